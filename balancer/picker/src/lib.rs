@@ -1,0 +1,1 @@
+//! Which instance gets this request: the pure decision.

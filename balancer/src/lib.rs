@@ -1,0 +1,1 @@
+//! The front door: holds, picks, forwards and tells what it saw.

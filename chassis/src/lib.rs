@@ -1,0 +1,1 @@
+//! What every process rides on: configuration, telemetry, clocks, shutdown, HTTP, credentials.

@@ -1,0 +1,1 @@
+//! How many instances, which go and which come: the pure decision.

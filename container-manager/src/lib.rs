@@ -1,0 +1,1 @@
+//! Keeps every service at the right number of instances.

@@ -1,0 +1,1 @@
+//! Runs on a node exactly what the manager assigned.

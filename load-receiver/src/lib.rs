@@ -1,0 +1,1 @@
+//! Takes load reports in, refuses the insane ones, records the rest on the board.

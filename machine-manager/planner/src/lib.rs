@@ -1,0 +1,1 @@
+//! Where instances go, which nodes to buy and what may be spent: the pure decision.

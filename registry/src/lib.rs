@@ -1,0 +1,1 @@
+//! The durable record of services, instances, nodes, decisions and money.

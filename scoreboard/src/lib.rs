@@ -1,0 +1,1 @@
+//! The live board of routes, loads and demand; may be lost.

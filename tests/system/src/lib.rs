@@ -1,0 +1,1 @@
+//! Stories played by real processes, a real Redis and real containers.

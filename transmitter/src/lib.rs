@@ -1,0 +1,1 @@
+//! Measures the node and its instances every second and sends it on.
