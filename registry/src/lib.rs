@@ -1,1 +1,9 @@
-//! The durable record of services, instances, nodes, decisions and money.
+//! The registry: services, instances, nodes, decisions and money, kept for good.
+
+pub mod store;
+
+pub use store::{
+    BudgetRow, Expect, InstanceCommit, InstanceStat, Lease, NodeCommit, NodeStat, NodeToken,
+    Registry, RegistryError, Role, ServicePut, ServiceRow, ServiceStat, SettingRow, StoredEvent,
+    TypeRow,
+};

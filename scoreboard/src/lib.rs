@@ -1,1 +1,5 @@
-//! The live board of routes, loads and demand; may be lost.
+//! The scoreboard: routes, loads and demand, live and quick; losing it costs freshness, not truth.
+
+pub mod board;
+
+pub use board::{BalancerSeen, Board, BoardError, BoardView, Changes, ServiceView};
