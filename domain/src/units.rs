@@ -88,7 +88,7 @@ impl FromStr for MilliCpu {
                 range: "1m to 4096",
             });
         }
-        u32::try_from(milli).map(MilliCpu).map_err(|_| bad())
+        u32::try_from(milli).map(MilliCpu).map_err(|_big| bad())
     }
 }
 

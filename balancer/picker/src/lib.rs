@@ -1,1 +1,22 @@
 //! Which instance gets this request: the pure decision.
+//!
+//! Everything is a function of what is handed in: views of the instances, the time, a small
+//! generator of chance. The balancer and the simulator run this very code.
+
+pub mod capacity;
+pub mod crowd;
+pub mod outlier;
+pub mod pick;
+pub mod retry;
+pub mod rng;
+pub mod score;
+pub mod view;
+
+pub use capacity::Capacity;
+pub use crowd::Crowd;
+pub use outlier::{Ejection, Standing};
+pub use pick::{NoPick, Picker, supported};
+pub use retry::Budget;
+pub use rng::Rng;
+pub use score::cost;
+pub use view::{Candidates, Field, Latency, Outcomes, Reported, View};
