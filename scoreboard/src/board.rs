@@ -76,7 +76,7 @@ pub struct ServiceView {
 /// Everything a balancer or the container-manager reads at once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BoardView {
-    /// By service. A service missing here is unknown, not gone, unless `complete`.
+    /// Every service whose front is published. A service missing here is unknown, not gone.
     pub services: BTreeMap<ServiceName, ServiceView>,
     /// Balancers heard within [`HEARTBEAT_TTL`], with the age of the last beat, sorted.
     pub balancers: Vec<BalancerSeen>,
@@ -130,7 +130,8 @@ pub trait Board: Send + Sync + 'static {
         demand: &[(ServiceName, Demand)],
     ) -> Result<(), BoardError>;
 
-    /// Demand per service and balancer, not older than [`BALANCER_LIVE`], with its age.
+    /// Demand per service and balancer, not older than [`BALANCER_LIVE`], with its age. Services
+    /// whose front is published, as in [`Board::view`].
     async fn demand(
         &self,
     ) -> Result<BTreeMap<ServiceName, Vec<(BalancerId, Demand, Duration)>>, BoardError>;
