@@ -1,1 +1,20 @@
 //! What the parts say to each other and to the outside: messages, manifests, problems.
+//!
+//! Wire types are plain and serialisable; each is turned into a domain type at the edge
+//! (`TryFrom`, `ManifestError` with a JSON pointer). A recorded example of each message stands in
+//! `goldens/`, so that a change of the wire is seen as a change of a file.
+
+pub mod assignment;
+pub mod join;
+pub mod manifest;
+pub mod node_file;
+pub mod operator;
+pub mod placement;
+pub mod problem;
+pub mod quantity;
+pub mod report;
+pub mod stamp;
+pub mod suggest;
+
+/// Version of the messages between parts; a part refuses a number it does not know.
+pub const WIRE_VERSION: u32 = 1;

@@ -1,0 +1,16 @@
+//! Manifests: what an owner or an operator declares, in YAML, TOML or JSON with the same keys.
+
+mod budget;
+mod node_type;
+mod parse;
+mod service;
+mod service_spec;
+
+pub use budget::BudgetManifest;
+pub use node_type::{NodeTypeManifest, PoolManifest};
+pub use parse::{Format, Manifest, ManifestError, from_value, parse_text};
+pub use service::{
+    HealthManifest, HoldManifest, LifecycleManifest, LoadManifest, MountManifest, NeedsManifest,
+    ResourcesManifest, RolloutManifest, RouteManifest, RunManifest, ServiceManifest,
+    VerticalManifest,
+};
