@@ -69,7 +69,10 @@ fn check_label(kind: &'static str, text: &str) -> Result<(), IdError> {
         return Err(IdError::Character { kind, allowed: "a-z, 0-9 and '-'", found });
     }
     if text.starts_with('-') || text.ends_with('-') {
-        return Err(IdError::Shape { kind, shape: "a label that neither starts nor ends with '-'" });
+        return Err(IdError::Shape {
+            kind,
+            shape: "a label that neither starts nor ends with '-'",
+        });
     }
     Ok(())
 }

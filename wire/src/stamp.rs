@@ -30,7 +30,8 @@ pub fn month_bounds(at: Timestamp) -> (Timestamp, Timestamp) {
     let date = stamp.to_zoned(jiff::tz::TimeZone::UTC).date();
     let first = date.first_of_month();
     let start = |d: jiff::civil::Date| {
-        d.to_zoned(jiff::tz::TimeZone::UTC).map_or(at, |z| Timestamp(z.timestamp().as_millisecond()))
+        d.to_zoned(jiff::tz::TimeZone::UTC)
+            .map_or(at, |z| Timestamp(z.timestamp().as_millisecond()))
     };
     let next = first.checked_add(jiff::Span::new().months(1)).unwrap_or(first);
     (start(first), start(next))

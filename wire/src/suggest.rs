@@ -34,8 +34,7 @@ fn edits(a: &str, b: &str) -> usize {
 #[must_use]
 pub fn improve(sentence: &str) -> String {
     let words: Vec<&str> = sentence.split('`').skip(1).step_by(2).collect();
-    let unknown =
-        sentence.starts_with("unknown field") || sentence.starts_with("unknown variant");
+    let unknown = sentence.starts_with("unknown field") || sentence.starts_with("unknown variant");
     match words.split_first() {
         Some((word, known)) if unknown => match nearest(word, known.iter().copied()) {
             Some(k) => format!("{sentence}; did you mean `{k}`?"),

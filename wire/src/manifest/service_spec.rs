@@ -52,9 +52,8 @@ impl TryFrom<&ServiceManifest> for ServiceSpec {
             return Err(ManifestError::at("/kind", "must be \"service\" here"));
         }
         let name = m.name.as_deref().ok_or_else(|| ManifestError::at("/name", "is missing"))?;
-        let name = name.parse().map_err(|e: domain::IdError| {
-            ManifestError::at("/name", e.to_string())
-        })?;
+        let name =
+            name.parse().map_err(|e: domain::IdError| ManifestError::at("/name", e.to_string()))?;
         let group = word(
             "/group",
             m.group.as_deref(),
@@ -187,9 +186,8 @@ pub(super) fn needs(m: &NeedsManifest) -> Result<Needs, ManifestError> {
     let node_type = m.node_type.as_deref().map(str::parse).transpose();
     Ok(Needs {
         node: m.node.clone(),
-        node_type: node_type.map_err(|e: domain::IdError| {
-            ManifestError::at("/needs/node_type", e.to_string())
-        })?,
+        node_type: node_type
+            .map_err(|e: domain::IdError| ManifestError::at("/needs/node_type", e.to_string()))?,
         cpu_class: m.cpu_class.clone(),
         disk_type: m.disk_type.clone(),
         labels: m.labels.clone(),
@@ -221,9 +219,9 @@ fn load(m: Option<&LoadManifest>) -> Result<LoadPolicy, ManifestError> {
     let m = m.cloned().unwrap_or_default();
     let source = match m.source.as_deref() {
         None | Some("auto") => None,
-        Some(text) => Some(
-            text.parse::<LoadSource>().map_err(|e| ManifestError::at("/load/source", e))?,
-        ),
+        Some(text) => {
+            Some(text.parse::<LoadSource>().map_err(|e| ManifestError::at("/load/source", e))?)
+        }
     };
     let up = m.up.map_or(Share::percent(70), |q| q.0);
     let down = m.down.map_or(Share::percent(40), |q| q.0);
