@@ -86,10 +86,11 @@ where
     let source = Environment::with_prefix("TALLY")
         .prefix_separator("_")
         .separator("__")
+        .try_parsing(true)
         .source(Some(env.into_iter().collect()));
     builder = builder.add_source(source);
     for (key, value) in flags {
-        builder = builder.set_override(*key, value.clone()).map_err(value_error)?;
+        builder = builder.set_override(*key, typed(value)).map_err(value_error)?;
     }
     let merged = builder.build().map_err(value_error)?;
     let value: serde_json::Value = merged.try_deserialize().map_err(value_error)?;
@@ -97,6 +98,14 @@ where
         key: e.pointer.trim_start_matches('/').replace('/', "."),
         detail: e.detail,
     })
+}
+
+/// A flag's text as the number or truth value it spells, as the environment's are taken.
+fn typed(text: &str) -> config::Value {
+    if let Ok(number) = text.parse::<i64>() {
+        return number.into();
+    }
+    text.parse::<bool>().map_or_else(|_text| text.into(), Into::into)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function value in map_err")]
