@@ -78,11 +78,12 @@ impl Listener {
     pub async fn bind(listen: &Listen) -> Result<Listener, String> {
         match listen {
             Listen::Tcp(address) => {
-                TcpListener::bind(address).await.map(Listener::Tcp).map_err(|e| match e.kind() {
-                    io::ErrorKind::AddrInUse => format!(
-                        "{address} is in use by another program; stop it or choose another address"
-                    ),
-                    _ => format!("cannot listen on {address}: {e}"),
+                TcpListener::bind(address).await.map(Listener::Tcp).map_err(|e| {
+                    if e.kind() == io::ErrorKind::AddrInUse {
+                        let next = "stop it or choose another address";
+                        return format!("{address} is in use by another program; {next}");
+                    }
+                    format!("cannot listen on {address}: {e}")
                 })
             }
             Listen::Unix(path) => bind_unix(path).await,
