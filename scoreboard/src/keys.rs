@@ -1,0 +1,85 @@
+//! Every Redis key of the board, its type and its expiry, in one place.
+//!
+//! | key | type | holds | expiry |
+//! |---|---|---|---|
+//! | `tally:{S}:board` | sorted set | instance -> load, 1.0 = fully used | [`BOARD_EXPIRY`] after the last write; members [`LOAD_TTL`] |
+//! | `tally:{S}:seen` | sorted set | instance -> server time of the last report, ms | same |
+//! | `tally:{S}:report` | hash | instance -> `in_flight rps eps seq at_ms source` | same |
+//! | `tally:{S}:load` | hash | instance -> `load in_flight rps eps seq at_ms source`, for services without a balancer | [`PLAIN_EXPIRY`] |
+//! | `tally:{S}:routes` | hash | instance -> `address state weight max_in_flight revision`; `_gen` | none |
+//! | `tally:{S}:demand` | hash | balancer -> JSON | [`DEMAND_EXPIRY`]; fields older than [`BALANCER_LIVE`] are ignored |
+//! | `tally:services` | hash | service -> JSON | none |
+//! | `tally:balancers` | sorted set | balancer -> heartbeat, ms of the server's time | members [`HEARTBEAT_TTL`] |
+//! | `tally:changes` | channel | lines `front S`, `routes S`, `loads S`, `demand S` | - |
+//!
+//! `{S}` is the service's name in braces: a hash tag, so that its keys share a cluster slot.
+
+#[expect(unused_imports, reason = "named in the table above")]
+use crate::board::{BALANCER_LIVE, HEARTBEAT_TTL, LOAD_TTL};
+use domain::ServiceName;
+use std::time::Duration;
+
+/// A service nobody reports for loses its whole board with its last member.
+pub const BOARD_EXPIRY: Duration = LOAD_TTL;
+/// Kept longer than read, as the contract says: for people who look.
+pub const PLAIN_EXPIRY: Duration = Duration::from_secs(60);
+/// Demand nobody renews is of no use to anybody; ten heartbeats' worth is left for people.
+pub const DEMAND_EXPIRY: Duration = Duration::from_secs(60);
+
+/// Hash of fronts, and the list of services.
+pub const SERVICES: &str = "tally:services";
+/// Sorted set of heartbeats.
+pub const BALANCERS: &str = "tally:balancers";
+/// Channel of changes.
+pub const CHANGES: &str = "tally:changes";
+/// Field of a route hash that holds its version; no instance id has an underscore.
+pub const ROUTES_GEN: &str = "_gen";
+
+/// Sorted set of loads.
+#[must_use]
+pub fn board(service: &ServiceName) -> String {
+    format!("tally:{{{service}}}:board")
+}
+
+/// Sorted set of report times.
+#[must_use]
+pub fn seen(service: &ServiceName) -> String {
+    format!("tally:{{{service}}}:seen")
+}
+
+/// Hash of the rest of each report.
+#[must_use]
+pub fn report(service: &ServiceName) -> String {
+    format!("tally:{{{service}}}:report")
+}
+
+/// Hash of reports of a service without a balancer.
+#[must_use]
+pub fn load(service: &ServiceName) -> String {
+    format!("tally:{{{service}}}:load")
+}
+
+/// Hash of routes.
+#[must_use]
+pub fn routes(service: &ServiceName) -> String {
+    format!("tally:{{{service}}}:routes")
+}
+
+/// Hash of demand by balancer.
+#[must_use]
+pub fn demand(service: &ServiceName) -> String {
+    format!("tally:{{{service}}}:demand")
+}
+
+/// All keys that belong to one service alone.
+#[must_use]
+pub fn of_service(service: &ServiceName) -> [String; 6] {
+    [
+        board(service),
+        seen(service),
+        report(service),
+        load(service),
+        routes(service),
+        demand(service),
+    ]
+}

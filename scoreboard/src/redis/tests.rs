@@ -1,0 +1,232 @@
+//! The board on a real Redis: the promises, the keys as others see them, loss and return.
+
+use super::*;
+use crate::contract::{self, Subject};
+use crate::testing::{PATIENCE, RealClock, TestRedis, front, instance, report, routes, service};
+use ::redis::aio::MultiplexedConnection;
+use tokio::time::timeout;
+
+fn board(redis: &TestRedis) -> RedisBoard {
+    RedisBoard::connect(redis.url(), Arc::new(RealClock::default())).unwrap()
+}
+
+async fn raw(redis: &TestRedis) -> MultiplexedConnection {
+    let client = ::redis::Client::open(redis.url()).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+async fn flush_own(redis: &TestRedis) {
+    let mut raw = raw(redis).await;
+    let keys: Vec<String> =
+        ::redis::cmd("KEYS").arg("tally:*").query_async(&mut raw).await.unwrap();
+    if !keys.is_empty() {
+        ::redis::cmd("DEL").arg(keys).exec_async(&mut raw).await.unwrap();
+    }
+}
+
+/// Sets every time on the board back.
+const AGE: &str = r#"
+local by = tonumber(ARGV[1])
+local function older(n) return string.format('%.0f', tonumber(n) - by) end
+for _, key in ipairs(redis.call('KEYS', 'tally:*')) do
+  if string.match(key, ':seen$') or key == 'tally:balancers' then
+    local all = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+    for i = 1, #all, 2 do redis.call('ZADD', key, older(all[i + 1]), all[i]) end
+  elseif string.match(key, ':report$') or string.match(key, ':load$') then
+    local all = redis.call('HGETALL', key)
+    for i = 1, #all, 2 do
+      local a, at, b = string.match(all[i + 1], '^(.* )(%d+)( %l+)$')
+      redis.call('HSET', key, all[i], a .. older(at) .. b)
+    end
+  elseif string.match(key, ':demand$') then
+    local all = redis.call('HGETALL', key)
+    for i = 1, #all, 2 do
+      local at, rest = string.match(all[i + 1], '^{.board_ms.:(%d+)(.*)$')
+      redis.call('HSET', key, all[i], '{"board_ms":' .. older(at) .. rest)
+    end
+  end
+end"#;
+
+struct OnRedis(RedisBoard, MultiplexedConnection);
+
+#[async_trait]
+impl Subject for OnRedis {
+    fn board(&self) -> &dyn Board {
+        &self.0
+    }
+    async fn pass(&self, span: Duration) {
+        let mut cmd = ::redis::cmd("EVAL");
+        cmd.arg(AGE).arg(0).arg(millis(span)).exec_async(&mut self.1.clone()).await.unwrap();
+    }
+}
+
+async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let wait = async {
+        loop {
+            if let Some(got) = check().await {
+                return got;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
+#[tokio::test]
+async fn redis_keeps_the_promises() {
+    let Some(redis) = TestRedis::any("redis_keeps_the_promises") else { return };
+    flush_own(&redis).await;
+    contract::run(&OnRedis(board(&redis), raw(&redis).await)).await;
+    flush_own(&redis).await;
+}
+
+#[tokio::test]
+async fn keys_are_as_the_contract_says() {
+    let Some(redis) = TestRedis::own("keys_are_as_the_contract_says") else { return };
+    let (board, mut raw) = (board(&redis), raw(&redis).await);
+    board.publish_front(&front("shop")).await.unwrap();
+    board.publish_routes(&service("shop"), &routes("shop", "7.3", 2)).await.unwrap();
+    let loads = [9_000, 4_200, 6_000].into_iter().zip(0..);
+    let reports: Vec<_> =
+        loads.map(|(load, n)| report(&instance("shop", n), load, Some(17))).collect();
+    board.record(&reports).await.unwrap();
+    let demand = [(service("shop"), Demand::default())];
+    board.write_demand(&"b-1".parse().unwrap(), &demand).await.unwrap();
+
+    let mut cmd = ::redis::cmd("ZRANGE");
+    cmd.arg("tally:{shop}:board").arg(0).arg(0).arg("WITHSCORES");
+    let least: Vec<(String, f64)> = cmd.query_async(&mut raw).await.unwrap();
+    assert_eq!(least, [(instance("shop", 1).to_string(), 0.42)]);
+    let kinds = [
+        ("tally:{shop}:board", "zset", true),
+        ("tally:{shop}:seen", "zset", true),
+        ("tally:{shop}:report", "hash", true),
+        ("tally:{shop}:routes", "hash", false),
+        ("tally:{shop}:demand", "hash", true),
+        ("tally:services", "hash", false),
+        ("tally:balancers", "zset", false),
+    ];
+    for (key, kind, expires) in kinds {
+        let mut both = pipe();
+        both.cmd("TYPE").arg(key).cmd("PTTL").arg(key);
+        let (got, ttl): (String, i64) = both.query_async(&mut raw).await.unwrap();
+        assert_eq!((got.as_str(), ttl > 0), (kind, expires), "{key}");
+    }
+    let mut cmd = ::redis::cmd("HGETALL");
+    let got: Strings = cmd.arg("tally:{shop}:routes").query_async(&mut raw).await.unwrap();
+    assert_eq!(got["_gen"], "7.3");
+    assert_eq!(got[instance("shop", 1).as_str()], "127.0.0.1:20000 ready 100 10 1");
+}
+
+#[tokio::test]
+async fn what_others_wrote_is_read_if_sane_and_ignored_if_not() {
+    let Some(redis) = TestRedis::own("what_others_wrote_is_read_if_sane_and_ignored_if_not") else {
+        return;
+    };
+    let (board, mut raw) = (board(&redis), raw(&redis).await);
+    board.publish_front(&front("shop")).await.unwrap();
+    board.record(&[report(&instance("shop", 1), 100, None)]).await.unwrap();
+    let mut junk = pipe();
+    junk.cmd("ZADD").arg("tally:{shop}:board").arg("+inf").arg("no instance").ignore();
+    junk.cmd("ZADD").arg("tally:{shop}:board").arg(0).arg(instance("shop", 2).as_str()).ignore();
+    junk.cmd("HSET").arg("tally:{shop}:report").arg("no instance").arg("?").ignore();
+    junk.cmd("HSET").arg("tally:{shop}:routes").arg("_gen").arg("new").ignore();
+    junk.cmd("HSET").arg("tally:{shop}:demand").arg("b-9").arg("{}").ignore();
+    junk.cmd("SET").arg("tally:{junk}:board").arg("x").ignore();
+    junk.cmd("SET").arg("tally:{junk}:routes").arg("x").ignore();
+    junk.cmd("HSET").arg("tally:services").arg("junk").arg("{").ignore();
+    junk.cmd("HSET").arg("tally:services").arg("not a name").arg("{").ignore();
+    junk.cmd("ZADD").arg("tally:balancers").arg("+inf").arg("b 9").ignore();
+    junk.exec_async(&mut raw).await.unwrap();
+
+    let view = board.view().await.unwrap();
+    assert_eq!(view.services.len(), 2);
+    let shop = &view.services[&service("shop")];
+    assert_eq!(shop.loads.len(), 1, "only what has a load and a time counts");
+    assert_eq!((&shop.routes, shop.front.as_ref()), (&None, Some(&front("shop"))));
+    assert_eq!(view.services[&service("junk")], ServiceView::default());
+    assert!(view.balancers.is_empty());
+    assert!(board.demand().await.unwrap().is_empty());
+
+    assert_eq!(board.record(&[report(&instance("junk", 1), 5, None)]).await.unwrap(), 1);
+    board.publish_routes(&service("junk"), &routes("junk", "1.1", 1)).await.unwrap();
+    board.publish_routes(&service("shop"), &routes("shop", "1.1", 1)).await.unwrap();
+    let junk = board.service(&service("junk")).await.unwrap();
+    assert_eq!((junk.loads.len(), junk.routes), (1, Some(routes("junk", "1.1", 1))));
+    let shop = board.service(&service("shop")).await.unwrap();
+    assert_eq!(shop.routes, Some(routes("shop", "1.1", 1)), "an unreadable version is no version");
+}
+
+#[tokio::test]
+async fn forgotten_scripts_are_loaded_again() {
+    let Some(redis) = TestRedis::own("forgotten_scripts_are_loaded_again") else { return };
+    let (board, mut raw) = (board(&redis), raw(&redis).await);
+    board.record(&[report(&instance("shop", 1), 5, None)]).await.unwrap();
+    ::redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut raw).await.unwrap();
+    assert_eq!(board.record(&[report(&instance("shop", 1), 6, None)]).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_role_starts_before_redis_does() {
+    let mut redis = TestRedis::down();
+    let board = board(&redis);
+    let mut changes = board.watch();
+    assert!(matches!(board.view().await, Err(BoardError::Unreachable { .. })));
+    if let Err(why) = redis.start() {
+        crate::testing::skipped("a_role_starts_before_redis_does", &why.to_string());
+        return;
+    }
+    until("the board answers", async || board.ping().await.ok()).await;
+    let first = timeout(PATIENCE, changes.next()).await.unwrap();
+    assert_eq!(first, Some(Change::All), "whoever watches reads everything");
+}
+
+#[tokio::test]
+async fn a_board_that_does_not_answer_is_an_error_in_time() {
+    let name = "a_board_that_does_not_answer_is_an_error_in_time";
+    let Some(redis) = TestRedis::own(name) else { return };
+    let board = board(&redis);
+    board.ping().await.unwrap();
+    redis.signal("STOP");
+    for _ in 0..3 {
+        let outcome = timeout(PATIENCE, board.ping()).await.expect("every call ends");
+        assert!(outcome.is_err());
+    }
+    redis.signal("CONT");
+    until("the board answers again", async || board.ping().await.ok()).await;
+}
+
+#[tokio::test]
+async fn a_lost_board_comes_back_empty_and_unknown() {
+    let Some(mut redis) = TestRedis::own("a_lost_board_comes_back_empty_and_unknown") else {
+        return;
+    };
+    let board = board(&redis);
+    let mut changes = board.watch();
+    board.publish_front(&front("shop")).await.unwrap();
+    board.publish_routes(&service("shop"), &routes("shop", "1.1", 1)).await.unwrap();
+    // Subscribed and quiet: what comes next comes of the loss.
+    until("a change", async || {
+        board.record(&[report(&instance("shop", 1), 5, None)]).await.unwrap();
+        let change = timeout(Duration::from_millis(50), changes.next()).await.ok();
+        change.filter(|c| *c == Some(Change::Loads(service("shop"))))
+    })
+    .await;
+    redis.kill();
+    assert!(board.service(&service("shop")).await.is_err(), "lost is not empty");
+    redis.start().unwrap();
+    let view = until("the board answers", async || board.service(&service("shop")).await.ok());
+    assert_eq!(view.await, ServiceView::default(), "unknown, not zero");
+    let told = async { while changes.next().await != Some(Change::All) {} };
+    timeout(PATIENCE, told).await.expect("watchers are told to read everything");
+    assert_eq!(board.record(&[report(&instance("shop", 1), 5, Some(1))]).await.unwrap(), 1);
+}
+
+#[test]
+fn an_address_that_is_none_is_refused_at_once() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _inside = runtime.enter();
+    for bad in ["", "nonsense", "http://x"] {
+        assert!(RedisBoard::connect(bad, Arc::new(RealClock::default())).is_err(), "{bad}");
+    }
+}
