@@ -186,6 +186,8 @@ pub enum RunState {
     Ready,
     /// Up, but its health check fails.
     Unwell,
+    /// Frozen, as asked.
+    Paused,
     /// Ended by itself; the executor will start it again.
     Restarting,
     /// The executor gave up on it.

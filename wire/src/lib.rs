@@ -8,6 +8,7 @@ pub mod assignment;
 pub mod join;
 pub mod manifest;
 pub mod node_file;
+pub mod operation;
 pub mod operator;
 pub mod placement;
 pub mod problem;
