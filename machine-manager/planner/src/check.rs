@@ -166,7 +166,8 @@ fn money(snapshot: &Snapshot, plan: &Plan) -> Result<(), Violation> {
     let protected =
         |id: &NodeId| snapshot.nodes.iter().any(|v| v.node.id == *id && !v.node.may_stop);
     let decides = |l: &&LedgerEntry| {
-        matches!(l.kind, LedgerKind::Renew | LedgerKind::Reserve) && !protected(&l.node)
+        let ahead = l.from >= snapshot.now;
+        matches!(l.kind, LedgerKind::Renew | LedgerKind::Reserve) && ahead && !protected(&l.node)
     };
     let orders = plan.orders.iter().map(|o| &o.reserve);
     let mut months: Vec<i64> = plan
@@ -184,21 +185,16 @@ fn money(snapshot: &Snapshot, plan: &Plan) -> Result<(), Violation> {
         let mut sum = charged.map_or(0, |(_, m)| i128::from(m.0));
         let flying =
             |id: &NodeId| snapshot.accounts.get(id).is_some_and(|a| a.started_at.is_none());
-        for account in snapshot.accounts.values().filter(|a| a.started_at.is_none()) {
-            let unit = account.unit.as_millis().max(1) as i128;
-            let hours = unit * i128::from(account.units);
-            if month_number(account.ordered_at) == month {
-                sum += (i128::from(account.price.0) * hours + 3_599_999) / 3_600_000;
-            }
+        let ordered = plan.orders.iter().map(|o| &o.account);
+        let flights = snapshot.accounts.values().filter(|a| a.started_at.is_none());
+        for account in flights.chain(ordered) {
+            let unit = i128::try_from(account.unit.as_millis()).unwrap_or(i128::MAX).max(1);
+            let units = first_unit_from(account, month + 1) - first_unit_from(account, month);
+            sum += (i128::from(account.price.0) * unit * i128::from(units) + 3_599_999) / 3_600_000;
         }
         let lines = plan.ledger.iter().filter(|l| month_number(l.from) == month);
         sum += lines
             .filter(|l| l.kind != LedgerKind::Reserve || flying(&l.node))
-            .map(|l| i128::from(l.amount.0))
-            .sum::<i128>();
-        sum += orders
-            .clone()
-            .filter(|l| month_number(l.from) == month)
             .map(|l| i128::from(l.amount.0))
             .sum::<i128>();
         if sum > cap {
@@ -206,4 +202,19 @@ fn money(snapshot: &Snapshot, plan: &Plan) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// The number of the first admitted unit that begins in `month` or later, by halving.
+fn first_unit_from(account: &crate::Account, month: i64) -> u64 {
+    let unit = i64::try_from(account.unit.as_millis()).unwrap_or(i64::MAX);
+    let begins = |i: u64| {
+        let i = i64::try_from(i).unwrap_or(i64::MAX);
+        month_number(Timestamp(account.ordered_at.0.saturating_add(i.saturating_mul(unit))))
+    };
+    let (mut low, mut high) = (0, account.units);
+    while low < high {
+        let middle = u64::midpoint(low, high);
+        if begins(middle) >= month { high = middle } else { low = middle + 1 }
+    }
+    low
 }

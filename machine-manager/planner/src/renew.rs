@@ -176,7 +176,7 @@ impl Turning<'_> {
             node.drain.as_ref().is_some_and(|d| d.reason.starts_with(CAP_REASON));
         if well && drained_for_money {
             out.transitions.push(self.to(NodeState::Ready, None, "affordable again".to_owned()));
-        } else if !well && node.drain.is_none() && node.state != NodeState::Ordered {
+        } else if !well && node.drain.is_none() && node.ready_at.is_some() {
             let deadline = account.paid_until().minus(account.stop_lead);
             let reason = format!("{CAP_REASON} the next unit would exceed it");
             out.transitions.push(self.to(NodeState::Draining, Some(deadline), reason));
