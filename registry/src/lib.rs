@@ -1,6 +1,8 @@
 //! The registry: services, instances, nodes, decisions and money, kept for good.
 
 mod columns;
+#[cfg(feature = "testing")]
+pub mod contract;
 mod decisions;
 mod instances;
 mod lease;
