@@ -1,1 +1,236 @@
 //! The front door: holds, picks, forwards and tells what it saw.
+//!
+//! A request goes `listener` -> `route` -> `view` -> `picker` -> `forward` -> instance; `outcome`
+//! records what was seen. It takes no lock and makes no call to the board. Control tasks read the
+//! board, judge, and swap in what the request path sees.
+
+mod admin;
+mod body;
+mod chunk;
+mod conn;
+mod control;
+mod demand;
+mod forward;
+mod head;
+mod learn;
+mod listener;
+mod orca;
+mod outcome;
+mod pool;
+mod refuse;
+mod route;
+mod save;
+mod stats;
+#[cfg(test)]
+mod testing;
+mod tunnel;
+mod upstream;
+mod view;
+mod wait;
+mod worker;
+
+use arc_swap::ArcSwap;
+use chassis::{Client, Listen, Listener, Nudge, Readiness, Shutdown};
+use domain::{BalancerId, Clock};
+use scoreboard::Board;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// How a balancer is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its name among balancers.
+    pub id: BalancerId,
+    /// Where clients come; port 0 picks a free one.
+    pub listen: Vec<SocketAddr>,
+    /// Where `/livez`, `/readyz` and `/metrics` answer; `None`: nowhere.
+    pub admin: Option<Listen>,
+    /// Worker threads; 0: one per processor, at most [`WORKERS_MAX`].
+    pub workers: usize,
+    /// Where the last view is kept over a restart; `None`: nowhere.
+    pub save: Option<PathBuf>,
+    /// Time for requests in hand after the shutdown started.
+    pub grace: Duration,
+}
+
+/// More threads than this need more than one listen address to be of use.
+pub const WORKERS_MAX: usize = 64;
+
+impl Config {
+    /// The defaults: 127.0.0.1:8080, admin at 127.0.0.1:7404, 30 s grace, nothing saved.
+    #[must_use]
+    pub fn new(id: BalancerId) -> Config {
+        Config {
+            id,
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            admin: Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 7404)))),
+            workers: 0,
+            save: None,
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a balancer needs from outside.
+#[derive(Clone)]
+pub struct Deps {
+    /// The board.
+    pub board: Arc<dyn Board>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The container-manager's API, for wakes, with the balancer's token; `None`: wakes go by the
+    /// board's demand alone.
+    pub manager: Option<Client>,
+}
+
+/// Why a balancer cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be had.
+    #[error("cannot listen on {listen}; stop what uses it or choose another address")]
+    Listen {
+        /// The wanted address.
+        listen: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The admin address cannot be had.
+    #[error("{detail}")]
+    Admin {
+        /// Which and why.
+        detail: String,
+    },
+    /// A thread cannot be started.
+    #[error("a worker thread cannot be started; the system's limits are too low")]
+    Worker {
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What workers and control tasks share.
+pub struct Shared {
+    id: BalancerId,
+    workers: usize,
+    seed: u64,
+    clock: Arc<dyn Clock>,
+    table: ArcSwap<route::Table>,
+    /// Requests for which there is no route.
+    unrouted: AtomicU64,
+    demand_nudge: Nudge,
+    wake_nudge: Nudge,
+}
+
+impl Shared {
+    /// A request began to wait: the first one wakes the service, at once.
+    fn began_to_wait(&self, service: &view::Service) {
+        if service.queue.held() == 1 && !service.wake_wanted.swap(true, Relaxed) {
+            self.wake_nudge.nudge();
+            self.demand_nudge.nudge();
+        }
+    }
+}
+
+/// A balancer that holds its addresses and is ready to run.
+pub struct Balancer {
+    config: Config,
+    deps: Deps,
+    shared: Arc<Shared>,
+    sockets: Vec<Vec<TcpListener>>,
+    admin: Option<Listener>,
+}
+
+impl Balancer {
+    /// Binds all addresses.
+    ///
+    /// # Errors
+    /// [`Error::Listen`] or [`Error::Admin`].
+    pub async fn bind(config: Config, deps: Deps) -> Result<Balancer, Error> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = if config.workers == 0 { processors } else { config.workers };
+        let workers = workers.clamp(1, WORKERS_MAX);
+        let sockets = config.listen.iter().map(|listen| listener::bind(*listen, workers));
+        let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+        let admin = match &config.admin {
+            None => None,
+            Some(listen) => {
+                let bound = Listener::bind(listen).await;
+                Some(bound.map_err(|detail| Error::Admin { detail })?)
+            }
+        };
+        let shared = Arc::new(Shared {
+            id: config.id.clone(),
+            workers,
+            seed: chassis::ids::seed(),
+            clock: Arc::clone(&deps.clock),
+            table: ArcSwap::from_pointee(route::Table::default()),
+            unrouted: AtomicU64::new(0),
+            demand_nudge: Nudge::new(),
+            wake_nudge: Nudge::new(),
+        });
+        Ok(Balancer { config, deps, shared, sockets, admin })
+    }
+
+    /// Where clients may come, in the order of the configuration, with real ports.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let first = |sockets: &Vec<TcpListener>| sockets.first()?.local_addr().ok();
+        self.sockets.iter().filter_map(first).collect()
+    }
+
+    /// Where the admin paths answer.
+    #[must_use]
+    pub fn admin(&self) -> Option<Listen> {
+        self.admin.as_ref().map(Listener::local)
+    }
+
+    /// Serves until the shutdown starts and requests in hand are over, or the grace is.
+    ///
+    /// # Errors
+    /// [`Error::Worker`].
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        let Balancer { config, deps, shared, sockets, admin } = self;
+        let control = shutdown.branch();
+        let readiness = Readiness::new();
+        control::start(&config, &deps, &shared, &readiness, &control);
+        if let Some(listener) = admin {
+            admin::start(listener, &shared, &readiness, &control);
+        }
+        // One list per address becomes one list per worker.
+        let mut per_worker: Vec<Vec<TcpListener>> =
+            (0..shared.workers).map(|_| Vec::new()).collect();
+        for address in sockets {
+            for (worker, socket) in per_worker.iter_mut().zip(address) {
+                worker.push(socket);
+            }
+        }
+        let mut ends = Vec::new();
+        for (index, sockets) in per_worker.into_iter().enumerate() {
+            let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
+            ends.push(listener::start(index, shared, sockets, shutdown, config.grace)?);
+        }
+        for end in ends {
+            // An error means that the thread is gone, which is what is waited for.
+            let _gone = end.await;
+        }
+        control.start();
+        control.finished(CONTROL_GRACE).await;
+        Ok(())
+    }
+}
+
+/// Control tasks end within one call to the board.
+const CONTROL_GRACE: Duration = Duration::from_secs(3);
+
+/// Binds and serves until the shutdown starts.
+///
+/// # Errors
+/// [`Error`], when it cannot start.
+pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), Error> {
+    Balancer::bind(config, deps).await?.run(shutdown).await
+}

@@ -1,0 +1,185 @@
+//! The control tasks: they read the board, judge, tell demand, wake services and save the view.
+
+use crate::learn::World;
+use crate::{Config, Deps, Shared, demand, save};
+use chassis::{Readiness, Shutdown};
+use domain::{Change, ServiceName};
+use scoreboard::Board;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The whole board is read this often whatever was told: a lost message heals within it.
+const READ_EVERY: Duration = Duration::from_secs(1);
+/// Changes that come within this are read together: a fleet's reports are one reading, and a pick
+/// is still informed well within a report's useful life.
+const GATHER: Duration = Duration::from_millis(5);
+/// How often failing instances are judged and waiting requests looked after.
+const JUDGE_EVERY: Duration = Duration::from_millis(50);
+/// Changed services read one by one; more are read as a whole.
+const SINGLE_READS_MAX: usize = 16;
+const BOARD_MISSING: &str = "board";
+
+/// The world, locked for moments by control tasks alone.
+#[derive(Clone)]
+pub struct SharedWorld(Arc<Mutex<World>>);
+
+impl SharedWorld {
+    /// Shares a world.
+    #[must_use]
+    pub fn new(world: World) -> SharedWorld {
+        SharedWorld(Arc::new(Mutex::new(world)))
+    }
+
+    /// Locks it.
+    pub fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts all control tasks on the shutdown's branch.
+pub fn start(
+    config: &Config,
+    deps: &Deps,
+    shared: &Arc<Shared>,
+    readiness: &Readiness,
+    control: &Shutdown,
+) {
+    let world = SharedWorld::new(World::new(shared.seed));
+    let mut restored = false;
+    if let Some(path) = &config.save {
+        restored = save::restore(path, shared, &mut world.lock());
+        let saving = save::keep(path.clone(), world.clone(), control.clone());
+        control.spawn(saving);
+    }
+    if !restored {
+        readiness.missing(BOARD_MISSING, "the scoreboard was not read yet");
+    }
+    control.spawn(read(
+        Arc::clone(&deps.board),
+        Arc::clone(shared),
+        world.clone(),
+        readiness.clone(),
+        control.clone(),
+    ));
+    control.spawn(judge(Arc::clone(shared), world, control.clone()));
+    control.spawn(demand::tell(Arc::clone(&deps.board), Arc::clone(shared), control.clone()));
+    if let Some(manager) = deps.manager.clone() {
+        control.spawn(demand::wake(manager, Arc::clone(shared), control.clone()));
+    }
+}
+
+/// Reads the board: whole at the start and every second, single services as they change.
+async fn read(
+    board: Arc<dyn Board>,
+    shared: Arc<Shared>,
+    world: SharedWorld,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) {
+    let mut changes = board.watch();
+    let mut watching = true;
+    let mut next = Read::All;
+    let mut lost = false;
+    while !shutdown.has_started() {
+        let failed = match take(&*board, &shared, &world, &next).await {
+            Ok(()) => {
+                readiness.have(BOARD_MISSING);
+                false
+            }
+            Err(error) => {
+                world.lock().take_balancers(None, shared.clock.monotonic());
+                if !lost {
+                    let error: &(dyn std::error::Error + 'static) = &error;
+                    let error = chassis::telemetry::Chain(error).to_string();
+                    tracing::warn!(error, "the scoreboard is lost; the last view stays in use");
+                }
+                true
+            }
+        };
+        if lost && !failed {
+            tracing::info!("the scoreboard is back");
+        }
+        lost = failed;
+        next = tokio::select! {
+            () = shutdown.started() => return,
+            () = tokio::time::sleep(READ_EVERY) => Read::All,
+            read = gather(&mut changes, &mut watching), if watching && !lost => read,
+        };
+    }
+}
+
+/// What to read next.
+#[derive(Debug)]
+enum Read {
+    All,
+    Services(BTreeSet<ServiceName>),
+}
+
+/// Waits for a change that concerns picks, and for those that come with it.
+async fn gather(changes: &mut scoreboard::Changes, watching: &mut bool) -> Read {
+    let mut named = BTreeSet::new();
+    loop {
+        let change = if named.is_empty() {
+            changes.next().await
+        } else {
+            match tokio::time::timeout(GATHER, changes.next()).await {
+                Ok(change) => change,
+                Err(_quiet) => return Read::Services(named),
+            }
+        };
+        match change {
+            None => {
+                *watching = false;
+                return Read::All;
+            }
+            Some(Change::All) => return Read::All,
+            Some(Change::Demand(_)) => {}
+            Some(Change::Front(name) | Change::Routes(name) | Change::Loads(name)) => {
+                named.insert(name);
+                if named.len() > SINGLE_READS_MAX {
+                    return Read::All;
+                }
+            }
+        }
+    }
+}
+
+async fn take(
+    board: &dyn Board,
+    shared: &Shared,
+    world: &SharedWorld,
+    what: &Read,
+) -> Result<(), scoreboard::BoardError> {
+    match what {
+        Read::All => {
+            let view = board.view().await?;
+            let now = shared.clock.monotonic();
+            let mut world = world.lock();
+            world.take_view(shared, &view, now);
+            world.refresh(now);
+        }
+        Read::Services(names) => {
+            for name in names {
+                let view = board.service(name).await?;
+                world.lock().take_service(shared, name, &view, shared.clock.monotonic());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Judges instances, and lets waiting requests go where a ramp made room.
+async fn judge(shared: Arc<Shared>, world: SharedWorld, shutdown: Shutdown) {
+    while !shutdown.has_started() {
+        tokio::select! {
+            () = shutdown.started() => return,
+            () = tokio::time::sleep(JUDGE_EVERY) => {}
+        }
+        let now = shared.clock.monotonic();
+        world.lock().judge(now);
+        for service in shared.table.load().services() {
+            crate::wait::pump(service, now);
+        }
+    }
+}

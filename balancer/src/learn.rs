@@ -1,0 +1,351 @@
+//! What the control tasks know of the world, and how it becomes the snapshots that picks look at.
+
+use crate::route::Table;
+use crate::view::{Entry, Instance, Service, Snapshot};
+use crate::{Shared, wait};
+use domain::{
+    InstanceId, LoadReading, Mono, RouteEntry, RouteState, RouteTable, ServiceFront, ServiceName,
+    Timestamp,
+};
+use picker::outlier::{self, Ejection, Standing};
+use picker::{Capacity, Crowd, Field, Reported, Rng, capacity};
+use scoreboard::{BoardView, ServiceView};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// A service whose front is gone from a readable board, and whose last routes name no instance, is
+/// forgotten after this: long enough for an emptied board to be filled again.
+pub const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// One instance and what was learned of it.
+struct Member {
+    instance: Arc<Instance>,
+    route: RouteEntry,
+    ready_since: Mono,
+    reading: Option<Timestamp>,
+    reported: Option<Reported>,
+    capacity: Capacity,
+    answered: (u64, Mono),
+    ejection: Ejection,
+}
+
+/// One service and what was learned of it.
+struct Known {
+    service: Arc<Service>,
+    table: Option<RouteTable>,
+    members: BTreeMap<InstanceId, Member>,
+    interval_began: Mono,
+    front_missing_since: Option<Mono>,
+}
+
+/// Everything known. Owned by the control tasks; picks see snapshots alone.
+pub struct World {
+    services: BTreeMap<ServiceName, Known>,
+    crowd: Crowd,
+    rng: Rng,
+    serial: u64,
+    scratch: Vec<f64>,
+}
+
+impl World {
+    /// A world without services.
+    #[must_use]
+    pub fn new(seed: u64) -> World {
+        World {
+            services: BTreeMap::new(),
+            crowd: Crowd::default(),
+            rng: Rng::new(seed),
+            serial: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// Takes a whole reading of the board. What is missing there is unknown, not gone.
+    pub fn take_view(&mut self, shared: &Shared, view: &BoardView, now: Mono) {
+        let live = view.balancers.iter().filter(|b| b.age < scoreboard::board::BALANCER_LIVE);
+        let others = live.filter(|b| b.balancer != shared.id).count();
+        self.take_balancers(u32::try_from(others + 1).ok(), now);
+        for (name, service) in &view.services {
+            self.take_service(shared, name, service, now);
+        }
+        self.forget_missing(shared, view, now);
+    }
+
+    /// Takes the number of live balancers, this one included; `None` while it cannot be read.
+    pub fn take_balancers(&mut self, live: Option<u32>, now: Mono) {
+        self.crowd.observe(live, now);
+    }
+
+    /// Takes what the board says of one service.
+    pub fn take_service(
+        &mut self,
+        shared: &Shared,
+        name: &ServiceName,
+        view: &ServiceView,
+        now: Mono,
+    ) {
+        if let Some(front) = &view.front {
+            self.take_front(shared, front, now);
+        }
+        if let Some(table) = &view.routes {
+            self.take_routes(name, table, now);
+        }
+        self.take_loads(name, &view.loads, now);
+        self.publish(name, now);
+    }
+
+    /// Takes a front: a new service is routed from now on, a changed one otherwise.
+    pub fn take_front(&mut self, shared: &Shared, front: &ServiceFront, now: Mono) {
+        if let Some(known) = self.services.get_mut(&front.service) {
+            known.front_missing_since = None;
+            if **known.service.front.load() != *front {
+                known.service.front.store(Arc::new(front.clone()));
+                self.publish_table(shared);
+            }
+            return;
+        }
+        let mut taken: Vec<usize> = self.services.values().map(|k| k.service.slot).collect();
+        taken.sort_unstable();
+        let slot = (0..).zip(&taken).find(|(n, slot)| n != *slot).map_or(taken.len(), |(n, _)| n);
+        let serial = self.next_serial();
+        let service = Arc::new(Service::new(front.clone(), serial, slot, shared.workers));
+        let known = Known {
+            service,
+            table: None,
+            members: BTreeMap::new(),
+            interval_began: now,
+            front_missing_since: None,
+        };
+        self.services.insert(front.service.clone(), known);
+        self.publish_table(shared);
+    }
+
+    /// Takes a route table, if it is newer than the one in use.
+    pub fn take_routes(&mut self, name: &ServiceName, table: &RouteTable, now: Mono) {
+        let Some(known) = self.services.get(name) else { return };
+        if known.table.as_ref().is_some_and(|have| have.generation >= table.generation) {
+            return;
+        }
+        let mut serial = self.serial;
+        let Some(known) = self.services.get_mut(name) else { return };
+        let mut old = std::mem::take(&mut known.members);
+        for route in &table.entries {
+            let member = match old.remove(&route.instance) {
+                Some(mut member) if member.route.address == route.address => {
+                    let again =
+                        member.route.state != RouteState::Ready && route.state == RouteState::Ready;
+                    if again {
+                        member.ready_since = now;
+                    }
+                    member.route = route.clone();
+                    member
+                }
+                moved => {
+                    depart(&known.service, moved);
+                    serial += 1;
+                    Member::new(route, serial, now)
+                }
+            };
+            known.members.insert(route.instance.clone(), member);
+        }
+        for (_, member) in old {
+            depart(&known.service, Some(member));
+        }
+        known.table = Some(table.clone());
+        self.serial = serial;
+    }
+
+    /// Takes readings; a reading seen before keeps its first sight as its time.
+    fn take_loads(&mut self, name: &ServiceName, readings: &[LoadReading], now: Mono) {
+        let balancers = self.crowd.size(now);
+        let Some(known) = self.services.get_mut(name) else { return };
+        for reading in readings {
+            let Some(member) = known.members.get_mut(&reading.report.instance) else { continue };
+            if member.reading != Some(reading.at) {
+                member.take(reading, balancers, now);
+            }
+        }
+    }
+
+    /// Publishes a service's snapshot, and lets those go who wait for it.
+    fn publish(&mut self, name: &ServiceName, now: Mono) {
+        let balancers = self.crowd.size(now);
+        let Some(known) = self.services.get(name) else { return };
+        let front = known.service.front.load();
+        let known_capacities: Vec<_> =
+            known.members.values().map(|m| m.capacity.known(now)).collect();
+        let mut weights = vec![1.0; known_capacities.len()];
+        capacity::weigh(&known_capacities, &mut self.scratch, &mut weights);
+        let entries = known.members.values().zip(weights).map(|(m, weight)| Entry {
+            instance: Arc::clone(&m.instance),
+            ready: m.route.state == RouteState::Ready,
+            ejected: m.ejection.until.is_some(),
+            weight: weight * f64::from(m.route.weight) / 100.0,
+            max_in_flight: m.route.max_in_flight.max(1),
+            reported: m.reported,
+            ready_since: m.ready_since,
+        });
+        let mut snapshot = Snapshot {
+            entries: entries.collect(),
+            policy: front.policy,
+            generation: known.table.as_ref().map(|t| t.generation),
+            ..Snapshot::empty()
+        };
+        let (concurrency, slow_start) = (front.concurrency, front.slow_start);
+        snapshot.field =
+            Field::survey(&snapshot, balancers, concurrency, slow_start, now, &mut self.scratch);
+        known.service.snapshot.store(Arc::new(snapshot));
+        wait::pump(&known.service, now);
+    }
+
+    fn publish_table(&self, shared: &Shared) {
+        let services = self.services.values().map(|k| Arc::clone(&k.service)).collect();
+        shared.table.store(Arc::new(Table::new(services)));
+    }
+
+    fn forget_missing(&mut self, shared: &Shared, view: &BoardView, now: Mono) {
+        let before = self.services.len();
+        self.services.retain(|name, known| {
+            let empty = known.table.as_ref().is_some_and(|t| t.entries.is_empty());
+            if view.services.contains_key(name) || !empty {
+                known.front_missing_since = None;
+                return true;
+            }
+            let since = *known.front_missing_since.get_or_insert(now);
+            now.since(since) < FORGET_AFTER
+        });
+        if self.services.len() != before {
+            self.publish_table(shared);
+        }
+    }
+
+    /// Judges who is set aside; to be called several times a second.
+    pub fn judge(&mut self, now: Mono) {
+        let mut changed = Vec::new();
+        for (name, known) in &mut self.services {
+            let interval_over = now.since(known.interval_began) >= outlier::INTERVAL;
+            if known.judge(interval_over, now, &mut self.rng) {
+                changed.push(name.clone());
+            }
+        }
+        for name in changed {
+            self.publish(&name, now);
+        }
+    }
+
+    /// Publishes everything anew: ages, ramps and the number of balancers moved on.
+    pub fn refresh(&mut self, now: Mono) {
+        let names: Vec<ServiceName> = self.services.keys().cloned().collect();
+        for name in names {
+            self.publish(&name, now);
+        }
+    }
+
+    /// What is worth saving: each service's front and routes.
+    #[must_use]
+    pub fn saved(&self) -> Vec<(ServiceFront, Option<RouteTable>)> {
+        let each = |k: &Known| ((**k.service.front.load()).clone(), k.table.clone());
+        self.services.values().map(each).collect()
+    }
+}
+
+/// Keeps an instance that left the routes in sight until its requests are over.
+fn depart(service: &Service, member: Option<Member>) {
+    let Some(member) = member else { return };
+    let mut departed = service.departed.lock().unwrap_or_else(PoisonError::into_inner);
+    departed.retain(|instance| instance.in_flight() > 0);
+    departed.push(member.instance);
+}
+
+impl Known {
+    /// True when somebody was set aside or came back.
+    fn judge(&mut self, interval_over: bool, now: Mono, rng: &mut Rng) -> bool {
+        let mut standings: Vec<Standing> = self
+            .members
+            .values()
+            .map(|m| {
+                let (failures_in_row, ok, total) = m.instance.window();
+                let ready = m.route.state == RouteState::Ready;
+                Standing { ready, failures_in_row, ok, total, ejection: m.ejection }
+            })
+            .collect();
+        outlier::judge(&mut standings, interval_over, now, rng);
+        if interval_over {
+            self.interval_began = now;
+        }
+        let mut changed = false;
+        for (member, standing) in self.members.values_mut().zip(standings) {
+            let was_out = member.ejection.until.is_some();
+            let is_out = standing.ejection.until.is_some();
+            member.ejection = standing.ejection;
+            if was_out && !is_out {
+                member.ready_since = now;
+                member.instance.new_window(true);
+                tracing::info!(instance = %member.instance.id, "the instance gets requests again");
+            } else if interval_over {
+                member.instance.new_window(false);
+            }
+            if is_out && !was_out {
+                tracing::info!(
+                    instance = %member.instance.id,
+                    failures_in_row = standing.failures_in_row,
+                    "the instance is set aside for failing"
+                );
+            }
+            changed |= was_out != is_out;
+        }
+        changed
+    }
+}
+
+impl Member {
+    fn new(route: &RouteEntry, serial: u64, now: Mono) -> Member {
+        Member {
+            instance: Arc::new(Instance::new(route.instance.clone(), route.address, serial)),
+            route: route.clone(),
+            ready_since: now,
+            reading: None,
+            reported: None,
+            capacity: Capacity::default(),
+            answered: (0, now),
+            ejection: Ejection::default(),
+        }
+    }
+
+    fn take(&mut self, reading: &LoadReading, balancers: u32, now: Mono) {
+        let report = &reading.report;
+        let load = report.load.ratio();
+        let answered = self.instance.answered();
+        let span = now.since(self.answered.1).as_secs_f64();
+        let own = answered.saturating_sub(self.answered.0);
+        #[expect(clippy::cast_precision_loss, reason = "rates are estimates")]
+        let rate = match report.rps_milli {
+            Some(milli) => Some(milli as f64 / 1000.0),
+            // Too short a span counts noise; the next reading covers both.
+            None if span < 0.5 => None,
+            None => Some(own as f64 / span * f64::from(balancers)),
+        };
+        if let Some(rate) = rate {
+            self.capacity.learn(rate, load, now);
+            self.answered = (answered, now);
+        }
+        self.reading = Some(reading.at);
+        // Its age on the board comes from one clock, the board's, and is no comparison of clocks.
+        let age = reading.age.min(scoreboard::board::LOAD_TTL);
+        self.reported = Some(Reported {
+            load,
+            in_flight: report.in_flight,
+            at: Mono(now.0.saturating_sub(age)),
+            own_in_flight: self.instance.in_flight(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! Sockets, one per worker with the kernel spreading connections, and the worker threads.
+
+use crate::conn::{ClientIo, Conn, SWEEP_EVERY};
+use crate::worker::Worker;
+use crate::{Error, Shared, forward};
+use chassis::Shutdown;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+
+/// Connections that wait in the kernel to be accepted: a burst of a few milliseconds.
+const BACKLOG: i32 = 1024;
+/// Client connections per worker; more wait in the kernel. Each takes about 20 KiB.
+const CONNECTIONS_MAX: usize = 16_384;
+/// Bytes of a request's head, and of what is read ahead of a body.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Headers of a request.
+const HEADERS_MAX: usize = 100;
+/// After a refused accept (no descriptors left): time for some to come back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Binds one socket per worker to the same address; with port 0 all get the port of the first.
+///
+/// # Errors
+/// [`Error::Listen`].
+pub fn bind(listen: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, Error> {
+    let mut address = listen;
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let socket = bind_one(address).map_err(|source| Error::Listen { listen, source })?;
+        address = socket.local_addr().map_err(|source| Error::Listen { listen, source })?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Starts a worker's thread. The receiver ends when the worker has.
+///
+/// # Errors
+/// [`Error::Worker`].
+pub fn start(
+    index: usize,
+    shared: Arc<Shared>,
+    sockets: Vec<TcpListener>,
+    shutdown: Shutdown,
+    grace: Duration,
+) -> Result<tokio::sync::oneshot::Receiver<()>, Error> {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Worker { source })?;
+    std::thread::Builder::new()
+        .name(format!("balancer-{index}"))
+        .spawn(move || {
+            let tasks = LocalSet::new();
+            let worker = Rc::new(Worker::new(index, shared));
+            tasks.block_on(&runtime, work(worker, sockets, shutdown, grace));
+            // Dropping the tasks closes what is still open.
+            drop(tasks);
+            let _nobody_waits = ended.send(());
+        })
+        .map_err(|source| Error::Worker { source })?;
+    Ok(end)
+}
+
+async fn work(worker: Rc<Worker>, sockets: Vec<TcpListener>, shutdown: Shutdown, grace: Duration) {
+    worker.sweep();
+    let mut accepting = Vec::new();
+    for socket in sockets {
+        match tokio::net::TcpListener::from_std(socket) {
+            Ok(listener) => {
+                accepting.push(tokio::task::spawn_local(accept(Rc::clone(&worker), listener)));
+            }
+            Err(error) => tracing::error!(%error, "a socket cannot be used"),
+        }
+    }
+    let sweeping = async {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            worker.sweep();
+        }
+    };
+    tokio::select! {
+        () = shutdown.started() => {}
+        () = sweeping => {}
+    }
+    for task in accepting {
+        task.abort();
+    }
+    worker.stop_all();
+    let drained = async {
+        while worker.open() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            worker.sweep();
+            worker.stop_all();
+        }
+    };
+    if tokio::time::timeout(grace, drained).await.is_err() {
+        let open = worker.open();
+        tracing::info!(worker = worker.index, open, "connections are cut after the grace period");
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
+    loop {
+        if worker.open() >= CONNECTIONS_MAX {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        }
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let _no_delay_is_a_wish = stream.set_nodelay(true);
+                tokio::task::spawn_local(drive(Rc::clone(&worker), stream, peer));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Drives one client connection to its end.
+async fn drive(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let conn = Arc::new(Conn::new(peer, Arc::clone(&worker.tick)));
+    worker.opened(&conn);
+    let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&conn)));
+    let service = {
+        let (worker, conn) = (Rc::clone(&worker), Arc::clone(&conn));
+        service_fn(move |request| forward::serve(Rc::clone(&worker), Arc::clone(&conn), request))
+    };
+    let mut http = http1::Builder::new();
+    http.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX).keep_alive(true);
+    let mut connection = pin!(http.serve_connection(io, service).with_upgrades());
+    let mut told = false;
+    let ended = poll_fn(|cx| {
+        conn.driven_by(cx);
+        if conn.is_closing() {
+            return Poll::Ready(Ok(()));
+        }
+        if conn.is_stopping() && !told {
+            told = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::trace!(%error, peer = %conn.peer, "a connection ended badly");
+    }
+    worker.closed();
+}

@@ -1,0 +1,87 @@
+//! What the balancer saw of a request, recorded when it is over, however it ends.
+
+use crate::view::{Entry, Instance};
+use crate::wait;
+use crate::worker::{Local, Worker};
+use domain::Mono;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Counted for a client that went away before its answer.
+const CLIENT_GONE: u16 = 499;
+
+/// One request at one instance. Dropping it takes the request off the instance's count.
+pub struct AtInstance {
+    /// Where it is.
+    pub instance: Arc<Instance>,
+    /// The service's part of this worker.
+    pub local: Rc<Local>,
+    worker: Rc<Worker>,
+    arrived: Mono,
+    began: Mono,
+    code: Cell<u16>,
+}
+
+impl AtInstance {
+    /// Counts a request in, that arrived then; requests that wait for a connection count too.
+    /// `None`: the instance is full.
+    #[must_use]
+    pub fn enter(
+        worker: &Rc<Worker>,
+        local: &Rc<Local>,
+        entry: &Entry,
+        arrived: Mono,
+        now: Mono,
+    ) -> Option<AtInstance> {
+        entry.instance.enter(entry.max_in_flight, now).then(|| AtInstance {
+            instance: Arc::clone(&entry.instance),
+            local: Rc::clone(local),
+            worker: Rc::clone(worker),
+            arrived,
+            began: now,
+            code: Cell::new(CLIENT_GONE),
+        })
+    }
+
+    /// The answer's head came: 5xx is a failure.
+    pub fn answered(&self, status: http::StatusCode) {
+        self.code.set(status.as_u16());
+        self.record(!status.is_server_error());
+    }
+
+    /// No answer came: connect error, reset or time-out before the head, or nonsense.
+    pub fn failed(&self) {
+        self.code.set(0);
+        self.record(false);
+    }
+
+    /// The connection had ended while it was idle: nobody's fault, and nothing is counted.
+    pub fn was_stale(&self) {
+        self.code.set(0);
+    }
+
+    fn record(&self, ok: bool) {
+        let now = self.worker.now();
+        self.instance.record(ok, now.since(self.began), now);
+    }
+
+    /// The worker this runs on.
+    #[must_use]
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+}
+
+impl Drop for AtInstance {
+    fn drop(&mut self) {
+        self.instance.leave();
+        let service = &self.local.service;
+        let now = self.worker.now();
+        let code = self.code.get();
+        if code > 0 {
+            service.stats[self.worker.index].answered(code, now.since(self.arrived));
+        }
+        wait::pump(service, now);
+    }
+}

@@ -1,0 +1,251 @@
+//! Requests that wait because nothing can take them: one bounded queue per service, first come
+//! first served, the instance chosen only when one has room.
+
+use crate::view::{Service, Snapshot};
+use domain::Mono;
+use domain::service::Hold;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// The least share of an instance's room that waiting requests get right after it became ready.
+const ROOM_RAMP_MIN: f64 = 0.1;
+
+/// The queue of one service. The request path reads `held` alone while nobody waits.
+#[derive(Debug, Default)]
+pub struct Queue {
+    held: AtomicU32,
+    bytes: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: VecDeque<Waiter>,
+    /// Told to go, not yet gone.
+    granted: u32,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    since: Mono,
+    go: oneshot::Sender<()>,
+}
+
+/// The queue takes no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueFull;
+
+/// A place in the queue; leaving is dropping it.
+#[derive(Debug)]
+pub struct Ticket<'a> {
+    queue: &'a Queue,
+    bytes: u64,
+    since: Mono,
+    go: Option<oneshot::Receiver<()>>,
+    granted: bool,
+}
+
+impl Queue {
+    /// Requests held now.
+    #[must_use]
+    pub fn held(&self) -> u32 {
+        self.held.load(Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere leaves the list itself whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place at the end.
+    ///
+    /// # Errors
+    /// [`QueueFull`] when the bounds on requests or bytes would be passed.
+    pub fn enter(&self, hold: &Hold, bytes: u64, now: Mono) -> Result<Ticket<'_>, QueueFull> {
+        // Counted first and taken back, so that two cores never both take the last place.
+        let requests = self.held.fetch_add(1, Relaxed) + 1;
+        let all_bytes = self.bytes.fetch_add(bytes, Relaxed) + bytes;
+        let mut ticket = Ticket { queue: self, bytes, since: now, go: None, granted: false };
+        if requests > hold.requests || all_bytes > hold.bytes.0 {
+            return Err(QueueFull);
+        }
+        ticket.go = Some(self.push(now, false));
+        Ok(ticket)
+    }
+
+    fn push(&self, since: Mono, front: bool) -> oneshot::Receiver<()> {
+        let (go, gone) = oneshot::channel();
+        let waiter = Waiter { since, go };
+        let mut inner = self.lock();
+        if front {
+            inner.waiting.push_front(waiter);
+        } else {
+            inner.waiting.push_back(waiter);
+        }
+        gone
+    }
+
+    /// Lets as many go as there is room for.
+    pub fn release(&self, room: u32) {
+        if self.held() == 0 {
+            return;
+        }
+        let mut inner = self.lock();
+        while inner.granted < room {
+            let Some(waiter) = inner.waiting.pop_front() else { break };
+            // One who left in the meantime takes no room.
+            if waiter.go.send(()).is_ok() {
+                inner.granted += 1;
+            }
+        }
+    }
+
+    /// How long the first in the queue has waited.
+    #[must_use]
+    pub fn oldest_wait(&self, now: Mono) -> Duration {
+        if self.held() == 0 {
+            return Duration::ZERO;
+        }
+        let inner = self.lock();
+        let first = inner.waiting.iter().find(|w| !w.go.is_closed());
+        first.map_or(Duration::ZERO, |w| now.since(w.since))
+    }
+}
+
+impl Ticket<'_> {
+    /// Waits until told to go. Cancel-safe.
+    pub async fn turn(&mut self) {
+        if let Some(go) = &mut self.go {
+            // The sender is dropped only with the whole queue; then waiting is over too.
+            let _closed = go.await;
+            self.go = None;
+            self.granted = true;
+        }
+    }
+
+    /// Back to the front, because the room was gone before it could be taken.
+    pub fn again(&mut self) {
+        self.settle();
+        self.go = Some(self.queue.push(self.since, true));
+    }
+
+    fn settle(&mut self) {
+        if let Some(mut go) = self.go.take() {
+            // Told to go in this very moment: as good as granted.
+            self.granted |= go.try_recv().is_ok();
+        }
+        if self.granted {
+            self.granted = false;
+            let mut inner = self.queue.lock();
+            inner.granted = inner.granted.saturating_sub(1);
+        }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.settle();
+        self.queue.held.fetch_sub(1, Relaxed);
+        self.queue.bytes.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// Requests that may be let go now: free places of the standing instances, of new ones only as
+/// many as their ramp allows, so that a thousand waiting do not fall on a cold instance at once.
+#[must_use]
+pub fn room(snapshot: &Snapshot, now: Mono) -> u32 {
+    let concurrency = snapshot.field.concurrency.unwrap_or(1).max(1);
+    let slow_start = snapshot.field.slow_start;
+    let mut room = 0u32;
+    for entry in &snapshot.entries {
+        if !entry.ready || entry.ejected || entry.weight <= 0.0 {
+            continue;
+        }
+        let age = now.since(entry.ready_since);
+        let most = if age >= slow_start {
+            entry.max_in_flight
+        } else {
+            let share = age.as_secs_f64() / slow_start.as_secs_f64();
+            let ramped = f64::from(entry.max_in_flight) * share.max(ROOM_RAMP_MIN);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a share of a u32, from 0.1 to 1"
+            )]
+            (ramped.ceil() as u32).max(concurrency).min(entry.max_in_flight)
+        };
+        room = room.saturating_add(most.saturating_sub(entry.instance.in_flight()));
+    }
+    room
+}
+
+/// Lets those go for whom there is room.
+pub fn pump(service: &Service, now: Mono) {
+    if service.queue.held() > 0 {
+        service.queue.release(room(&service.snapshot.load(), now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::Bytes;
+    use futures_util::FutureExt;
+
+    fn hold(requests: u32, bytes: u64) -> Hold {
+        Hold { requests, bytes: Bytes(bytes), deadline: Duration::from_secs(1) }
+    }
+
+    fn told(ticket: &mut Ticket<'_>) -> bool {
+        ticket.turn().now_or_never().is_some()
+    }
+
+    #[test]
+    fn first_come_first_served_and_only_as_many_as_there_is_room() {
+        let queue = Queue::default();
+        let now = Mono(Duration::from_secs(1));
+        let mut enter = || queue.enter(&hold(10, 1000), 10, now).unwrap();
+        let (mut a, mut b, mut c) = (enter(), enter(), enter());
+        assert!(!told(&mut a));
+        queue.release(1);
+        queue.release(1);
+        assert!(told(&mut a) && !told(&mut b), "one place is not given twice");
+        a.again();
+        queue.release(1);
+        assert!(told(&mut a) && !told(&mut b), "who found it taken comes first again");
+        drop(a);
+        drop(b);
+        assert_eq!(queue.oldest_wait(now.plus(Duration::from_secs(2))), Duration::from_secs(2));
+        queue.release(1);
+        assert!(told(&mut c), "who left is skipped");
+        drop(c);
+        assert_eq!((queue.held(), queue.lock().granted), (0, 0));
+    }
+
+    #[test]
+    fn a_place_left_after_the_word_to_go_is_free_again() {
+        let queue = Queue::default();
+        let now = Mono::default();
+        let a = queue.enter(&hold(10, 1000), 10, now).unwrap();
+        queue.release(1);
+        drop(a);
+        let mut b = queue.enter(&hold(10, 1000), 10, now).unwrap();
+        queue.release(1);
+        assert!(told(&mut b));
+    }
+
+    #[test]
+    fn the_bounds_hold() {
+        let queue = Queue::default();
+        let now = Mono::default();
+        let a = queue.enter(&hold(1, 1000), 10, now).unwrap();
+        assert!(queue.enter(&hold(1, 1000), 10, now).is_err());
+        assert!(queue.enter(&hold(9, 15), 10, now).is_err());
+        drop(a);
+        assert!(queue.enter(&hold(1, 10), 10, now).is_ok());
+        assert_eq!(queue.held(), 0);
+    }
+}
