@@ -272,8 +272,22 @@ impl Client {
         path: &str,
         limit: Duration,
     ) -> Result<reqwest::Response, PeerError> {
+        self.stream_with(path, HeaderMap::new(), limit).await
+    }
+
+    /// Opens a stream with further headers, such as `Last-Event-ID`.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn stream_with(
+        &self,
+        path: &str,
+        headers: HeaderMap,
+        limit: Duration,
+    ) -> Result<reqwest::Response, PeerError> {
         let request = self
             .builder(Method::GET, path, Bytes::new())
+            .headers(headers)
             .header(http::header::ACCEPT, "text/event-stream");
         let response = match tokio::time::timeout(limit, request.send()).await {
             Ok(sent) => sent.map_err(|e| self.unreachable(e))?,
