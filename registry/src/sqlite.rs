@@ -2,6 +2,8 @@
 
 mod migrate;
 mod readers;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use crate::columns::Done;

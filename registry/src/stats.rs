@@ -131,19 +131,27 @@ pub(crate) fn of_service(
     Ok(found)
 }
 
-/// Drops what is older than the retention and the oldest rows beyond the bound.
-pub(crate) fn upkeep(conn: &Connection, limits: &Limits, now: Timestamp) -> Done<()> {
+/// Rows dropped from one table at once: some tens of milliseconds, which a call that comes in the
+/// meantime can bear; a day's absence leaves millions.
+const SLICE: usize = 20_000;
+
+/// Drops a slice of what is older than the retention and of the oldest rows beyond the bound.
+/// `true`: there is more to drop.
+pub(crate) fn upkeep(conn: &Connection, limits: &Limits, now: Timestamp) -> Done<bool> {
     let since = now.minus(limits.stats_for).0;
-    run(conn, "DELETE FROM node_stats WHERE at < ?1", [since])?;
-    run(conn, "DELETE FROM instance_stats WHERE at < ?1", [since])?;
-    run(conn, "DELETE FROM service_stats WHERE at < ?1", [since])?;
-    // Numbers grow by one, so that the highest says where the oldest rows to keep begin.
-    let most = [limit(limits.stats_rows)];
-    run(conn, "DELETE FROM node_stats WHERE seq <= (SELECT max(seq) FROM node_stats) - ?1", most)?;
-    let sql = "DELETE FROM instance_stats \
-               WHERE seq <= (SELECT max(seq) FROM instance_stats) - ?1";
-    run(conn, sql, most)?;
-    let sql = "DELETE FROM service_stats WHERE seq <= (SELECT max(seq) FROM service_stats) - ?1";
-    run(conn, sql, most)?;
-    Ok(())
+    let mut more = false;
+    for table in ["node_stats", "instance_stats", "service_stats"] {
+        let old = format!(
+            "DELETE FROM {table} WHERE seq IN \
+             (SELECT seq FROM {table} WHERE at < ?1 ORDER BY at LIMIT ?2)"
+        );
+        more |= run(conn, &old, params![since, limit(SLICE)])? >= SLICE;
+        // Numbers grow by one, so that the highest says where the rows to keep begin.
+        let many = format!(
+            "DELETE FROM {table} WHERE seq IN (SELECT seq FROM {table} \
+             WHERE seq <= (SELECT max(seq) FROM {table}) - ?1 ORDER BY seq LIMIT ?2)"
+        );
+        more |= run(conn, &many, params![limit(limits.stats_rows), limit(SLICE)])? >= SLICE;
+    }
+    Ok(more)
 }

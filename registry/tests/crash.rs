@@ -79,27 +79,27 @@ fn run_and_kill(path: &Path, acks: usize) -> Vec<String> {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut answers = Vec::new();
-    let answer = |line: std::io::Result<String>| {
-        line.ok().and_then(|line| line.split_once("ack ").map(|(_, what)| what.to_owned()))
-    };
     while answers.len() < acks {
-        answers.extend(answer(lines.next().expect("the child writes on")));
+        answers.extend(answer(&mut out).expect("the child writes on"));
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    // What it still said between the last answer read and its end; a torn last line is no answer.
-    let mut rest: Vec<String> = lines.filter_map(answer).collect();
-    if let Some(last) = rest.pop()
-        && last.split_once(' ').is_some_and(|(_, n)| !n.is_empty())
-    {
-        // Its number may be cut short: a shorter number was acknowledged before, so that it is
-        // true all the same.
-        rest.push(last);
+    // What it still said between the last answer read and its end.
+    while let Some(said) = answer(&mut out) {
+        answers.extend(said);
     }
-    answers.extend(rest);
     answers
+}
+
+/// The next whole line, if it is an answer. `None` at the end: a line without its end was cut by
+/// the kill and says nothing.
+fn answer(out: &mut impl BufRead) -> Option<Option<String>> {
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    let whole = line.strip_suffix('\n')?;
+    Some(whole.split_once("ack ").map(|(_, what)| what.to_owned()))
 }
 
 async fn check(registry: &SqliteRegistry, answers: &[String]) {

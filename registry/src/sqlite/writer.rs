@@ -22,8 +22,8 @@ const CHECKPOINT_ROWS: u64 = 4_000;
 /// Time between two rounds of dropping what is kept long enough.
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// Drops one kind of old history.
-type Kind<'a> = dyn Fn(&Connection) -> Done<()> + 'a;
+/// Drops one kind of old history; `true`: there is more of it.
+type Kind<'a> = dyn Fn(&Connection) -> Done<bool> + 'a;
 
 /// One call, waiting to be done.
 trait Call: Send {
@@ -170,30 +170,35 @@ impl Desk {
         if self.upkept_at.is_some_and(|at| now.since(at) < UPKEEP_EVERY && now >= at) {
             return;
         }
-        self.upkept_at = Some(now);
         let limits = self.limits;
         let kinds: [&Kind<'_>; 6] = [
-            &|conn| instances::upkeep(conn, &limits, now),
-            &|conn| nodes::upkeep(conn, &limits, now),
-            &|conn| services::upkeep(conn, &limits),
-            &|conn| decisions::upkeep(conn, &limits),
-            &|conn| ledger::upkeep(conn, &limits, now),
+            &|conn| instances::upkeep(conn, &limits, now).map(|()| false),
+            &|conn| nodes::upkeep(conn, &limits, now).map(|()| false),
+            &|conn| services::upkeep(conn, &limits).map(|()| false),
+            &|conn| decisions::upkeep(conn, &limits).map(|()| false),
+            &|conn| ledger::upkeep(conn, &limits, now).map(|()| false),
             &|conn| stats::upkeep(conn, &limits, now),
         ];
+        let mut more = false;
         for kind in kinds {
-            if let Err(fault) = self.upkeep_kind(kind) {
-                let error = fault.while_trying_to("drop old history");
-                tracing::warn!(error = %error, source = ?std::error::Error::source(&error),
-                    "the registry keeps more history than it should; it tries again in a minute");
+            match self.upkeep_kind(kind) {
+                Ok(rest) => more |= rest,
+                Err(fault) => {
+                    let error = fault.while_trying_to("drop old history");
+                    let source = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(%error, ?source, "old history stays for another minute");
+                }
             }
         }
+        // With more to drop, the next batch is followed by the next slice.
+        self.upkept_at = (!more).then_some(now);
     }
 
-    fn upkeep_kind(&mut self, kind: &Kind<'_>) -> Done<()> {
+    fn upkeep_kind(&mut self, kind: &Kind<'_>) -> Done<bool> {
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        kind(&tx)?;
+        let more = kind(&tx)?;
         tx.commit()?;
-        Ok(())
+        Ok(more)
     }
 
     /// Moves the log into the file now and then; a reader in the way only postpones it.
