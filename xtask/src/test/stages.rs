@@ -1,0 +1,299 @@
+//! The stages of `cargo xtask test`, cheapest first.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{World, compose, readme};
+use crate::apt::Need;
+use crate::process::{self, Bounds, End};
+use crate::score::{self, Score};
+use crate::{root, tidy};
+
+/// A cold build of all dependencies on two slow cores.
+const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
+/// Ten times what the tests of one stage take.
+const TEST_DEADLINE: Duration = Duration::from_secs(1800);
+/// Formatting reads files only.
+const SHORT_DEADLINE: Duration = Duration::from_secs(120);
+
+const REDIS: Need = Need {
+    program: "redis-server",
+    package: "redis-server",
+    why: "because the scoreboard is tested on a real Redis",
+};
+const DOCKERD: Need = Need {
+    program: "dockerd",
+    package: "docker.io",
+    why: "because the Docker engine is tested with real containers",
+};
+const DOCKER: Need = Need {
+    program: "docker",
+    package: "docker.io",
+    why: "because the tests' images are imported with it",
+};
+const CURL: Need =
+    Need { program: "curl", package: "curl", why: "because the README calls the API with it" };
+const COMPOSE: Need = Need {
+    program: "docker-compose",
+    package: "docker-compose",
+    why: "because deploy/compose.yaml is tried out",
+};
+
+/// One stage.
+pub struct Stage {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// Programs to install first.
+    pub programs: &'static [Need],
+    /// Whether Redis and Docker are started for it.
+    pub needs_services: bool,
+    /// Whether it starts `target/debug/tally`.
+    pub needs_binary: bool,
+    pub by_default: bool,
+    pub run: fn(&mut World) -> Result<Score>,
+}
+
+/// All stages, in the order they run.
+pub const STAGES: &[Stage] = &[
+    Stage {
+        name: "fmt",
+        about: "rustfmt has nothing to change",
+        programs: &[],
+        needs_services: false,
+        needs_binary: false,
+        by_default: true,
+        run: fmt,
+    },
+    Stage {
+        name: "tidy",
+        about: "house rules: floors, file heads, bans",
+        programs: &[],
+        needs_services: false,
+        needs_binary: false,
+        by_default: true,
+        run: |_| Ok(tidy::score()),
+    },
+    Stage {
+        name: "deny",
+        about: "licences and sources by cargo-deny, where it is installed",
+        programs: &[],
+        needs_services: false,
+        needs_binary: false,
+        by_default: true,
+        run: deny,
+    },
+    Stage {
+        name: "build",
+        about: "everything compiles; makes the binary the tests start",
+        programs: &[],
+        needs_services: false,
+        needs_binary: false,
+        by_default: true,
+        run: build,
+    },
+    Stage {
+        name: "clippy",
+        about: "clippy, warnings denied",
+        programs: &[],
+        needs_services: false,
+        needs_binary: false,
+        by_default: true,
+        run: clippy,
+    },
+    Stage {
+        name: "unit",
+        about: "unit and property tests of every package",
+        programs: &[REDIS, DOCKER, DOCKERD],
+        needs_services: true,
+        needs_binary: false,
+        by_default: true,
+        run: |world| cargo_test(world, "unit", &["--lib", "--bins"]),
+    },
+    Stage {
+        name: "system",
+        about: "contract suites and system tests: real processes, Redis, containers",
+        programs: &[REDIS, DOCKER, DOCKERD],
+        needs_services: true,
+        needs_binary: true,
+        by_default: true,
+        run: system,
+    },
+    Stage {
+        name: "doc",
+        about: "examples in the documentation",
+        programs: &[],
+        needs_services: false,
+        needs_binary: false,
+        by_default: true,
+        run: |world| cargo_test(world, "doc", &["--doc"]),
+    },
+    Stage {
+        name: "readme",
+        about: "the README's quick-start blocks",
+        programs: &[CURL, DOCKER, DOCKERD],
+        needs_services: true,
+        needs_binary: true,
+        by_default: true,
+        run: run_readme,
+    },
+    Stage {
+        name: "compose",
+        about: "deploy/compose.yaml with images from host binaries",
+        programs: &[REDIS, CURL, DOCKER, DOCKERD, COMPOSE],
+        needs_services: true,
+        needs_binary: true,
+        by_default: false,
+        run: compose::run,
+    },
+];
+
+/// Runs one cargo command of a stage.
+fn cargo(world: &World, stage: &str, args: &[&str], deadline: Duration) -> Result<process::Ran> {
+    let mut command = process::cargo();
+    command.args(args).envs(&world.env).env("CARGO_TERM_COLOR", "never");
+    let log = world.logs.join(format!("{stage}.log"));
+    let bounds = Bounds { name: stage, log: Some(&log), deadline, heartbeat: true };
+    process::run(command, &bounds, &mut |line| show_progress(line))
+}
+
+/// Of a test run's thousands of lines, those a waiting person wants at once.
+fn show_progress(line: &str) {
+    let trimmed = line.trim_start();
+    if trimmed.starts_with("Running ") || line.ends_with("... FAILED") {
+        println!("  {trimmed}");
+    }
+}
+
+/// A stage that either passes or fails as a whole.
+fn whole(stage: &str, ran: &process::Ran) -> Score {
+    if ran.ok() {
+        return Score::pass();
+    }
+    println!("{}", errors_of(&ran.output));
+    Score::fail(format!("{stage}: {}", told(&ran.end)))
+}
+
+fn told(end: &End) -> String {
+    match end {
+        End::Ok => "ended well".to_owned(),
+        End::Failed(why) => why.clone(),
+        End::TimedOut(after) => format!("stopped after {} s", after.as_secs()),
+        End::Interrupted => "interrupted".to_owned(),
+    }
+}
+
+/// From the first error on, without cargo's progress lines.
+fn errors_of(output: &str) -> String {
+    const MOST: usize = 400;
+    let noise = ["Compiling ", "Checking ", "Downloaded ", "Downloading ", "Fresh "];
+    let lines =
+        output.lines().filter(|line| !noise.iter().any(|n| line.trim_start().starts_with(n)));
+    lines.take(MOST).collect::<Vec<_>>().join("\n")
+}
+
+fn fmt(world: &mut World) -> Result<Score> {
+    Ok(whole("fmt", &cargo(world, "fmt", &["fmt", "--all", "--", "--check"], SHORT_DEADLINE)?))
+}
+
+fn deny(world: &mut World) -> Result<Score> {
+    if process::find("cargo-deny").is_none() {
+        println!("  cargo-deny is not installed; tidy has checked sources and bans in Cargo.lock");
+        return Ok(Score::default());
+    }
+    let args = ["deny", "--offline", "check", "bans", "licenses", "sources"];
+    Ok(whole("deny", &cargo(world, "deny", &args, SHORT_DEADLINE)?))
+}
+
+/// All targets at once: what `cargo test` runs later is then already built, with the same
+/// features, and so is the `tally` binary.
+fn build(world: &mut World) -> Result<Score> {
+    let args = ["build", "--workspace", "--all-targets", "--locked"];
+    let ran = cargo(world, "build", &args, BUILD_DEADLINE)?;
+    if !ran.ok() {
+        world.lacking.insert("build", "the workspace does not compile".to_owned());
+    }
+    Ok(whole("build", &ran))
+}
+
+fn clippy(world: &mut World) -> Result<Score> {
+    let args = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    Ok(whole("clippy", &cargo(world, "clippy", &args, BUILD_DEADLINE)?))
+}
+
+fn cargo_test(world: &mut World, stage: &str, select: &[&str]) -> Result<Score> {
+    if let Some(why) = world.lacking.get("build") {
+        return Ok(Score::skip(format!("stage {stage}"), why));
+    }
+    let mut args = vec!["test", "--workspace", "--no-fail-fast", "--locked"];
+    args.extend(select);
+    // Tests that skip themselves say so on stdout, which libtest hides without this.
+    args.extend(["--", "--show-output"]);
+    let ran = cargo(world, stage, &args, TEST_DEADLINE)?;
+    let score = score::of_cargo_test(stage, &ran.output, ran.ok());
+    if !ran.ok() {
+        println!("{}", failures_of(&ran.output));
+        println!("  the whole output: {}", world.logs.join(format!("{stage}.log")).display());
+    }
+    Ok(score)
+}
+
+fn system(world: &mut World) -> Result<Score> {
+    cargo_test(world, "system", &["--test", "*"])
+}
+
+/// The parts of a test run's output that tell about failures; all errors if nothing was run.
+fn failures_of(output: &str) -> String {
+    let mut shown = Vec::new();
+    let mut inside = false;
+    for line in output.lines() {
+        inside = match line.trim() {
+            "failures:" => true,
+            other => inside && !other.starts_with("test result:"),
+        };
+        if inside || line.starts_with("error") {
+            shown.push(line);
+        }
+    }
+    if output.contains("test result:") { shown.join("\n") } else { errors_of(output) }
+}
+
+fn run_readme(world: &mut World) -> Result<Score> {
+    if !world.tally.exists() || world.lacking.contains_key("build") {
+        let why = "target/debug/tally is not built; run the stage `build` too";
+        return Ok(Score::skip("README quick-start", why));
+    }
+    if let Some(why) = world.lacking.get("curl") {
+        return Ok(Score::skip("README quick-start", why));
+    }
+    let scratch = world.scratch.path().join("readme");
+    let log = world.logs.join("readme.log");
+    readme::run(&root::repo().join("README.md"), &scratch, &world.tally, &log)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_run_shows_its_failures_and_not_its_successes() {
+        let output = "test a ... ok\nsuccesses:\nnoise\nfailures:\n---- b stdout ----\nboom\n\
+                      test result: FAILED. 1 passed; 1 failed\nerror: test failed\n";
+        let shown = failures_of(output);
+        assert!(shown.contains("boom") && shown.contains("error: test failed"));
+        assert!(!shown.contains("noise"));
+    }
+
+    #[test]
+    fn a_run_that_did_not_compile_shows_the_compiler() {
+        let shown = failures_of("   Compiling x v0.1.0\nerror[E0001]: no\n --> x.rs:1\n");
+        assert!(shown.contains("x.rs:1") && !shown.contains("Compiling"));
+    }
+
+    #[test]
+    fn stage_names_are_unique() {
+        for (index, stage) in STAGES.iter().enumerate() {
+            assert!(STAGES[index + 1..].iter().all(|other| other.name != stage.name));
+        }
+    }
+}
