@@ -161,6 +161,36 @@ async fn a_damaged_row_is_told_apart_from_a_failed_store() {
     assert!(matches!(error, RegistryError::Store { .. }), "{error:?}");
 }
 
+/// The failure comes after rows of the same step were written; other steps wait beside it.
+#[tokio::test]
+async fn a_step_that_fails_half_way_leaves_nothing() {
+    let place = Place::new();
+    let registry = place.open();
+    let lease = registry.take_lease(Role::ContainerManager, "cm", TERM).await.unwrap().unwrap();
+    registry.put_service(samples::put("shop", "one", false, Expect::Any)).await.unwrap();
+    place.alter("UPDATE services SET deleting = 7");
+    let step = |n, purged| {
+        let commit = InstanceCommit {
+            instances: vec![samples::instance("blog", n, InstanceState::Ready)],
+            decisions: vec![samples::decision("blog", BEGINNING, n)],
+            purged,
+            events: vec![samples::event("x")],
+            ..InstanceCommit::default()
+        };
+        registry.commit_instances(&lease, commit)
+    };
+    let (before, broken, after) =
+        tokio::join!(step(1, vec![]), step(2, vec![samples::service("shop")]), step(3, vec![]));
+    before.unwrap();
+    after.unwrap();
+    assert!(matches!(broken, Err(RegistryError::Damaged { table: "services", .. })));
+    let living = registry.instances().await.unwrap();
+    let numbers = [1, 3].map(|n| samples::instance("blog", n, InstanceState::Ready));
+    assert_eq!(living, numbers);
+    assert_eq!(registry.decisions(None, 9).await.unwrap().len(), 2);
+    assert_eq!(registry.events_after(0, 9).await.unwrap().len(), 2);
+}
+
 #[test]
 fn a_file_that_is_no_registry_is_refused() {
     let place = Place::new();
