@@ -285,7 +285,11 @@ mod tests {
         let id: InstanceId = "shop-0123456789".parse().unwrap();
         memory.instances.insert(
             id,
-            InstanceMemory { load: Some(3), drain_gen: Some(memory.routes_gen), ..Default::default() },
+            InstanceMemory {
+                load: Some(3),
+                drain_gen: Some(memory.routes_gen),
+                ..Default::default()
+            },
         );
         let back = Memory::from_text(&memory.to_text()).unwrap();
         assert_eq!(back, memory.durable());

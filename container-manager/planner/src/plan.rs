@@ -242,7 +242,9 @@ fn judge_revision(
     policy: &Policy,
 ) {
     let tripped = memory.guard.is_tripped(now, policy);
-    if tripped && service.fallback.is_some() && service.fallback.as_ref().map(|f| f.0) == memory.good
+    if tripped
+        && service.fallback.is_some()
+        && service.fallback.as_ref().map(|f| f.0) == memory.good
     {
         memory.guard.given_up = true;
     }

@@ -167,10 +167,7 @@ proptest! {
 
 fn active(world: &World) -> Vec<domain::InstanceId> {
     let views = world.snapshot.services[0].instances.iter();
-    views
-        .filter(|v| v.row.state.is_coming_or_here())
-        .map(|v| v.row.id.clone())
-        .collect()
+    views.filter(|v| v.row.state.is_coming_or_here()).map(|v| v.row.id.clone()).collect()
 }
 
 #[test]

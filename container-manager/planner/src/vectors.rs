@@ -207,9 +207,10 @@ fn a_failing_revision_stops_and_the_old_one_stays() {
         let plan = world.step_by(Duration::from_secs(1));
         made += plan.starts.len();
     }
-    let old = world.snapshot.services[0].instances.iter().filter(|v| {
-        v.row.state == InstanceState::Ready && v.row.revision == Revision(1)
-    });
+    let old = world.snapshot.services[0]
+        .instances
+        .iter()
+        .filter(|v| v.row.state == InstanceState::Ready && v.row.revision == Revision(1));
     assert_eq!(old.count(), 3, "{}", world.why());
     assert!(made <= 8, "{made} starts of a failing revision");
 }

@@ -111,7 +111,12 @@ impl World {
         snapshot.balancers = Some(["b1".parse().unwrap()].into());
         snapshot.nodes.insert(
             node_id(),
-            NodeView { name: "one".into(), state: NodeState::Ready, silent: Duration::ZERO, drain: None },
+            NodeView {
+                name: "one".into(),
+                state: NodeState::Ready,
+                silent: Duration::ZERO,
+                drain: None,
+            },
         );
         snapshot.services.push(ServiceView {
             name: spec.name.clone(),
@@ -203,10 +208,10 @@ impl World {
                 InstanceState::Starting if now.since(view.row.state_since) < start_time => {
                     Some(ObservedState::Starting)
                 }
-                InstanceState::Starting | InstanceState::Ready | InstanceState::Draining
-                | InstanceState::Lost => {
-                    Some(ObservedState::Ready)
-                }
+                InstanceState::Starting
+                | InstanceState::Ready
+                | InstanceState::Draining
+                | InstanceState::Lost => Some(ObservedState::Ready),
                 InstanceState::Stopping | InstanceState::Failed => Some(ObservedState::Gone),
                 InstanceState::Wanted | InstanceState::Paused | InstanceState::Stopped => None,
             };

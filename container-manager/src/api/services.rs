@@ -1,0 +1,125 @@
+//! Reading services, their history and the decisions about them.
+
+use super::{Api, named, refused, views};
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use chassis::ApiError;
+use domain::{Generation, ServiceName, Timestamp};
+use registry::ServiceRow;
+use serde::Deserialize;
+use wire::operator::{DecisionView, List, ServiceStatView, ServiceView};
+use wire::problem::Kind;
+
+/// Decisions answered at once, unless fewer are asked for.
+const DECISIONS_LIMIT: usize = 100;
+/// Most of them.
+const DECISIONS_MAX: usize = 1000;
+/// Points of a history answered at once.
+const POINTS_MAX: usize = 20_000;
+
+/// A strong `ETag` of a version.
+pub fn etag(generation: Generation) -> String {
+    format!("\"{generation}\"")
+}
+
+/// An object with its version.
+pub fn tagged(view: &ServiceView) -> Response {
+    ([(header::ETAG, etag(view.generation))], Json(view)).into_response()
+}
+
+/// One service's row.
+pub async fn row(api: &Api, name: &str) -> Result<ServiceRow, ApiError> {
+    let name: ServiceName = named(name)?;
+    let rows = api.registry.services().await.map_err(|e| refused(e, false))?;
+    rows.into_iter().find(|row| row.name == name).ok_or_else(|| {
+        ApiError::new(Kind::NotFound, format!("there is no service {name}; see `tally service ls`"))
+    })
+}
+
+/// A row with its state.
+pub async fn view(api: &Api, row: &ServiceRow) -> Result<ServiceView, ApiError> {
+    let instances = api.registry.instances().await.map_err(|e| refused(e, false))?;
+    Ok(views::service(row, &instances, &api.shared.world()))
+}
+
+/// `GET /v1/services`
+pub async fn list(State(api): State<Api>) -> Result<Json<List<ServiceView>>, ApiError> {
+    let rows = api.registry.services().await.map_err(|e| refused(e, false))?;
+    let instances = api.registry.instances().await.map_err(|e| refused(e, false))?;
+    let world = api.shared.world();
+    let items = rows.iter().map(|row| views::service(row, &instances, &world)).collect();
+    Ok(Json(List::whole(items)))
+}
+
+/// `GET /v1/services/{name}`
+pub async fn one(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    let row = row(&api, &name).await?;
+    Ok(tagged(&view(&api, &row).await?))
+}
+
+/// `?since=&until=`
+#[derive(Debug, Deserialize)]
+pub struct Span {
+    since: Option<String>,
+    until: Option<String>,
+}
+
+fn moment(pointer: &str, text: Option<String>) -> Result<Option<Timestamp>, ApiError> {
+    let parsed = text.map(|text| wire::stamp::parse(&text)).transpose();
+    parsed.map_err(|detail| {
+        ApiError::new(Kind::BadRequest, format!("{pointer}: {detail}")).with_error(pointer, detail)
+    })
+}
+
+/// `GET /v1/services/{name}/load`
+pub async fn load(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Query(span): Query<Span>,
+) -> Result<Json<List<ServiceStatView>>, ApiError> {
+    let row = row(&api, &name).await?;
+    let since = moment("since", span.since)?.unwrap_or(Timestamp(0));
+    let until = moment("until", span.until)?.unwrap_or(Timestamp(i64::MAX));
+    let stats = api.registry.service_stats(&row.name, since, until, POINTS_MAX).await;
+    let stats = stats.map_err(|e| refused(e, false))?;
+    Ok(Json(List::whole(stats.iter().map(views::stat).collect())))
+}
+
+/// `?limit=`
+#[derive(Debug, Deserialize)]
+pub struct Limit {
+    limit: Option<usize>,
+}
+
+async fn decided(
+    api: &Api,
+    service: Option<&ServiceName>,
+    limit: &Limit,
+) -> Result<Json<List<DecisionView>>, ApiError> {
+    let limit = limit.limit.unwrap_or(DECISIONS_LIMIT).min(DECISIONS_MAX);
+    let decisions = api.registry.decisions(service, limit).await.map_err(|e| refused(e, false))?;
+    let budget = api.registry.budget().await.map_err(|e| refused(e, false))?;
+    let currency = budget.map_or_else(|| "EUR".to_owned(), |row| row.budget.currency.to_string());
+    let items = decisions.into_iter().map(|d| views::decision(d, &currency)).collect();
+    Ok(Json(List::whole(items)))
+}
+
+/// `GET /v1/decisions`
+pub async fn decisions(
+    State(api): State<Api>,
+    Query(limit): Query<Limit>,
+) -> Result<Json<List<DecisionView>>, ApiError> {
+    decided(&api, None, &limit).await
+}
+
+/// `GET /v1/services/{name}/decisions`
+pub async fn decisions_of(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Query(limit): Query<Limit>,
+) -> Result<Json<List<DecisionView>>, ApiError> {
+    let name: ServiceName = named(&name)?;
+    decided(&api, Some(&name), &limit).await
+}

@@ -1,0 +1,396 @@
+//! One step of the loop: observe, plan, ask for places, check, commit, act, tell.
+
+use crate::assignment::LoadEnds;
+use crate::executors::ExecutorAt;
+use crate::link::{Links, Running};
+use crate::placements::Placements;
+use crate::status::Status;
+use crate::world::Shared;
+use crate::{act, observe};
+use chassis::telemetry::Chain;
+use chassis::{Identity, Shutdown, Woke};
+use container_planner::{
+    Grant, Memory, Plan, Policy, Snapshot, StartAsk, WaitWhy, Waiting, check, plan,
+};
+use domain::{Clock, Event, EventKind, IdSource, NodeState, ServiceGroup, Timestamp};
+use registry::{InstanceCommit, Lease, Registry, RegistryError, Role};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use wire::placement::{
+    PlacementAnswer, PlacementRequest, WANTED_MAX, WantedStart, WantedStops, Why,
+};
+
+/// Declarations are read this often however many nudges come: another manager's API writes too.
+const SERVICES_EVERY: Duration = Duration::from_secs(1);
+
+/// How a step ended. Alerts hang on `Refused` and `Failed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepResult {
+    /// Nothing was decided: why.
+    Skipped(String),
+    /// The check threw the plan away: our bug.
+    Refused(String),
+    /// Another manager leads.
+    Superseded,
+    /// Done; how many instance records changed.
+    Done(usize),
+    /// The registry could not be read or written.
+    Failed(String),
+}
+
+/// Owns the seams, the policy, the clock, the ids; keeps no facts about the world.
+pub struct Reconciler {
+    /// The world and its bells.
+    pub shared: Shared,
+    /// The durable record.
+    pub registry: Arc<dyn Registry>,
+    /// Where instances go.
+    pub placements: Arc<dyn Placements>,
+    /// What links share.
+    pub links: Links,
+    /// Links that run.
+    pub running: Running,
+    /// Constants.
+    pub policy: Policy,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// New ids.
+    pub ids: Box<dyn IdSource>,
+    /// Secrets.
+    pub identity: Identity,
+    /// What instances are told.
+    pub load: LoadEnds,
+    /// The term that calls are signed under.
+    pub epoch: Arc<AtomicU64>,
+    /// Who we are, among managers.
+    pub holder: String,
+    /// How long a lease lasts.
+    pub lease_ttl: Duration,
+    /// What is told.
+    pub status: Status,
+    /// For links.
+    pub shutdown: Shutdown,
+    /// When the lease was last renewed.
+    pub renewed: Option<domain::Mono>,
+    /// When declarations were last read.
+    pub read_at: Option<domain::Mono>,
+}
+
+impl Reconciler {
+    /// One step; `woke` says why, and a beat reads what is read seldom.
+    pub async fn step(&mut self, woke: Woke) -> StepResult {
+        let begun = self.clock.monotonic();
+        let result = match self.try_step(woke).await {
+            Ok(result) => result,
+            Err(RegistryError::Superseded { .. }) => StepResult::Superseded,
+            Err(error) => StepResult::Failed(Chain(&error).to_string()),
+        };
+        if result == StepResult::Superseded {
+            self.stand_down("another manager leads");
+        }
+        self.status.stepped(woke, self.clock.monotonic().since(begun), &result);
+        result
+    }
+
+    async fn try_step(&mut self, woke: Woke) -> Result<StepResult, RegistryError> {
+        let Some(lease) = self.lead(woke).await? else {
+            return Ok(StepResult::Skipped("another manager leads".to_owned()));
+        };
+        self.refresh(woke).await?;
+        let mut snapshot = observe::snapshot(&self.shared.world(), &*self.clock, lease.epoch);
+        let plans = match self.decide(&mut snapshot).await {
+            Ok(plans) => plans,
+            Err(violation) => return Ok(StepResult::Refused(violation)),
+        };
+        let merged = merge(plans);
+        let changed = merged.rows.len();
+        self.commit(&lease, &merged).await?;
+        act::remember(&mut self.shared.world(), &merged);
+        act::show(&self.shared, &merged);
+        act::assign(&self.shared, &self.identity, &self.load, lease.epoch);
+        self.status.planned(&merged);
+        Ok(StepResult::Done(changed))
+    }
+
+    /// The lease in force; taken, renewed or found lost.
+    async fn lead(&mut self, woke: Woke) -> Result<Option<Lease>, RegistryError> {
+        let now = self.clock.monotonic();
+        let held = self.shared.world().lease.clone();
+        let due = self.renewed.is_none_or(|at| now.since(at) >= self.lease_ttl / 3);
+        if let Some(lease) = held {
+            // Off the path of a wake while there is time; nudges alone must not let it run out.
+            let late = self.renewed.is_none_or(|at| now.since(at) >= self.lease_ttl / 2);
+            if late || (due && woke != Woke::Nudge) {
+                if !self.registry.renew_lease(&lease, self.lease_ttl).await? {
+                    return Err(RegistryError::Superseded {
+                        ours: lease.epoch,
+                        newer: lease.epoch,
+                    });
+                }
+                self.renewed = Some(now);
+            }
+            return Ok(Some(lease));
+        }
+        let role = Role::ContainerManager;
+        let Some(lease) = self.registry.take_lease(role, &self.holder, self.lease_ttl).await?
+        else {
+            return Ok(None);
+        };
+        self.renewed = Some(now);
+        self.begin_term(lease).await.map(Some)
+    }
+
+    /// Everything the last leader left is read; nothing is restarted.
+    async fn begin_term(&mut self, lease: Lease) -> Result<Lease, RegistryError> {
+        let services = self.registry.services().await?;
+        let instances = self.registry.instances().await?;
+        self.epoch.store(lease.epoch.0, Ordering::Release);
+        let mut memories = std::collections::BTreeMap::new();
+        for row in services.iter().filter(|row| !row.memory.is_empty()) {
+            match Memory::from_text(&row.memory) {
+                Ok(memory) => {
+                    memories.insert(row.name.clone(), memory);
+                }
+                Err(error) => {
+                    tracing::error!(service.id = %row.name, %error, "what was remembered cannot be read");
+                }
+            }
+        }
+        let event = Event {
+            at: self.clock.now(),
+            kind: EventKind::Control,
+            subject: "container-manager".to_owned(),
+            what: "leads".to_owned(),
+            detail: format!("{} leads with epoch {}", self.holder, lease.epoch),
+            values: format!("epoch={}", lease.epoch),
+        };
+        self.registry.add_events(vec![event]).await?;
+        let mut world = self.shared.world();
+        world.services = observe::services_of(services, &world.services);
+        world.rows = instances.into_iter().map(|row| (row.id.clone(), row)).collect();
+        world.memories = memories;
+        world.generations.clear();
+        world.leader_since = self.clock.now();
+        world.lease = Some(lease.clone());
+        drop(world);
+        tracing::info!(epoch = %lease.epoch, "this container-manager leads");
+        Ok(lease)
+    }
+
+    fn stand_down(&mut self, why: &str) {
+        tracing::warn!(why, "this container-manager stands down");
+        let mut world = self.shared.world();
+        world.lease = None;
+        world.rows.clear();
+        world.memories.clear();
+        drop(world);
+        self.running.end();
+        self.shared.assignments.send_replace(std::collections::BTreeMap::new());
+        self.shared.board.send_replace(crate::publish::Wanted::default());
+        self.renewed = None;
+    }
+
+    /// Reads what others write: declarations when one was written, nodes each time.
+    async fn refresh(&mut self, woke: Woke) -> Result<(), RegistryError> {
+        let now = self.clock.monotonic();
+        let stale = std::mem::take(&mut self.shared.world().services_stale);
+        let old = self.read_at.is_none_or(|at| now.since(at) >= SERVICES_EVERY);
+        if stale || old || woke != Woke::Nudge {
+            let read = self.registry.services().await;
+            if read.is_err() {
+                self.shared.world().services_stale = true;
+            }
+            let rows = read?;
+            self.read_at = Some(now);
+            let mut world = self.shared.world();
+            world.services = observe::services_of(rows, &world.services);
+        }
+        let nodes = self.registry.nodes().await?;
+        let followed: Vec<ExecutorAt> = nodes
+            .iter()
+            .filter(|node| followed(node.state))
+            .filter_map(|node| {
+                let url = node.executor_url.clone()?;
+                Some(ExecutorAt { node: node.id.clone(), url })
+            })
+            .collect();
+        self.shared.world().nodes = nodes.into_iter().map(|n| (n.id.clone(), n)).collect();
+        self.running.follow(&self.links, followed, &self.shutdown);
+        let needed = observe::former_needed(&self.shared.world());
+        for (name, revision) in needed {
+            let spec = observe::read_former(&*self.registry, &name, revision).await?;
+            if let Some(spec) = spec {
+                self.shared.world().former.insert((name, revision), spec);
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans; asks for places where they are needed and plans on with the answer.
+    async fn decide(&mut self, snapshot: &mut Snapshot) -> Result<Vec<Plan>, String> {
+        snapshot.awaiting_stops = true;
+        let first = self.plan_checked(snapshot)?;
+        if first.starts.is_empty() && first.stops.is_empty() {
+            return Ok(vec![first]);
+        }
+        let request = request(snapshot, &first);
+        first.apply_to(snapshot);
+        match self.placements.ask(&request).await {
+            Ok(answer) => take_answer(snapshot, answer),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "the machine-manager cannot be asked for places");
+                for start in &first.starts {
+                    let detail = "the machine-manager does not answer".to_owned();
+                    let waiting = Waiting { why: WaitWhy::Away, detail };
+                    snapshot.grants.insert(start.instance.clone(), Grant::Waiting(waiting));
+                }
+            }
+        }
+        snapshot.awaiting_stops = false;
+        let second = self.plan_checked(snapshot)?;
+        Ok(vec![first, second])
+    }
+
+    fn plan_checked(&mut self, snapshot: &Snapshot) -> Result<Plan, String> {
+        let made = plan(snapshot, &self.policy, &mut *self.ids);
+        match check(snapshot, &made, &self.policy) {
+            Ok(()) => Ok(made),
+            Err(violation) => {
+                tracing::error!(%violation, "a plan was thrown away");
+                Err(violation.to_string())
+            }
+        }
+    }
+
+    /// One transaction under our term; a quiet plan writes nothing.
+    async fn commit(&mut self, lease: &Lease, merged: &Plan) -> Result<(), RegistryError> {
+        if merged.is_quiet() {
+            return Ok(());
+        }
+        let due = merged.services.iter().filter(|s| s.memory_due && !s.removed);
+        let commit = InstanceCommit {
+            instances: merged.rows.clone(),
+            decisions: merged.decisions.clone(),
+            memories: due.map(|s| (s.service.clone(), s.memory.to_text())).collect(),
+            purged: merged
+                .services
+                .iter()
+                .filter(|s| s.removed)
+                .map(|s| s.service.clone())
+                .collect(),
+            events: merged.events.clone(),
+        };
+        let rings = !commit.events.is_empty();
+        self.registry.commit_instances(lease, commit).await?;
+        if rings {
+            self.shared.ring_events();
+        }
+        Ok(())
+    }
+}
+
+/// Executors of nodes in these states are followed.
+fn followed(state: NodeState) -> bool {
+    match state {
+        NodeState::Ready | NodeState::Suspect | NodeState::Lost | NodeState::Draining => true,
+        NodeState::Ordered | NodeState::Booting | NodeState::Stopping | NodeState::Stopped => false,
+    }
+}
+
+/// Two plans of one step as one: the later word on each record and service counts.
+fn merge(plans: Vec<Plan>) -> Plan {
+    let mut plans = plans.into_iter();
+    let Some(mut merged) = plans.next() else {
+        unreachable!("a step makes at least one plan");
+    };
+    for later in plans {
+        for row in later.rows {
+            match merged.rows.iter_mut().find(|known| known.id == row.id) {
+                Some(known) => *known = row,
+                None => merged.rows.push(row),
+            }
+        }
+        for mut service in later.services {
+            if let Some(known) = merged.services.iter_mut().find(|s| s.service == service.service) {
+                service.memory_due |= known.memory_due;
+                service.routes_changed |= known.routes_changed;
+                service.report.from = known.report.from;
+                if known.report.why != "steady" {
+                    service.report.why = known.report.why;
+                }
+                *known = service;
+            }
+        }
+        merged.decisions.extend(later.decisions);
+        merged.events.extend(later.events);
+        merged.next_at = later.next_at;
+    }
+    merged.rows.sort_by(|a, b| a.id.cmp(&b.id));
+    merged
+}
+
+fn request(snapshot: &Snapshot, plan: &Plan) -> PlacementRequest {
+    let wanted = plan.starts.iter().take(WANTED_MAX).filter_map(|ask| wanted(snapshot, ask));
+    PlacementRequest {
+        wire: wire::WIRE_VERSION,
+        epoch: snapshot.epoch,
+        wanted: wanted.collect(),
+        stops: plan
+            .stops
+            .iter()
+            .map(|ask| WantedStops {
+                service: ask.service.clone(),
+                count: ask.count,
+                candidates: ask.candidates.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn wanted(snapshot: &Snapshot, ask: &StartAsk) -> Option<WantedStart> {
+    let service = snapshot.services.iter().find(|s| s.name == ask.service)?;
+    let group = match service.spec.group {
+        ServiceGroup::NodeSpecific => "node-specific",
+        ServiceGroup::SelfContained => "self-contained",
+        ServiceGroup::System => "system",
+    };
+    Some(WantedStart {
+        instance: ask.instance.clone(),
+        service: ask.service.clone(),
+        revision: ask.revision,
+        cpu_millis: ask.resources.cpu.0,
+        memory_bytes: ask.resources.memory.0,
+        needs: (&service.spec.needs).into(),
+        group: group.to_owned(),
+        not_on: ask.not_on.clone(),
+        wake: ask.wake,
+        deadline_ms: ms(service.spec.lifecycle.start_deadline),
+        priority: service.spec.priority,
+    })
+}
+
+fn ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn take_answer(snapshot: &mut Snapshot, answer: PlacementAnswer) {
+    for granted in answer.granted {
+        snapshot.grants.insert(granted.instance, Grant::On(granted.node));
+    }
+    for waiting in answer.waiting {
+        let why = match waiting.why {
+            Why::Node => WaitWhy::Node,
+            Why::Cap => WaitWhy::Cap,
+            Why::TypeMax => WaitWhy::TypeMax,
+            Why::NoType => WaitWhy::NoType,
+            Why::Impossible => WaitWhy::Impossible,
+        };
+        let until = waiting.until.map(|at| format!(", until {}", wire::stamp::show(Timestamp(at))));
+        let detail = format!("{}{}", waiting.detail, until.unwrap_or_default());
+        snapshot.grants.insert(waiting.instance, Grant::Waiting(Waiting { why, detail }));
+    }
+    for id in answer.stops {
+        snapshot.stop_answers.entry(id.service()).or_default().push(id);
+    }
+}
