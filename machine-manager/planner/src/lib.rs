@@ -11,6 +11,7 @@ pub mod check;
 pub mod consolidate;
 pub mod fit;
 pub mod health;
+pub mod memory;
 pub mod month;
 pub mod order;
 pub mod place;
@@ -22,6 +23,7 @@ pub mod renew;
 pub mod room;
 pub mod snapshot;
 pub mod tell;
+pub mod words;
 
 pub use account::Account;
 pub use admit::{admit_cap, admit_minimum, admit_protection};

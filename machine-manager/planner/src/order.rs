@@ -3,13 +3,13 @@
 use crate::account::Account;
 use crate::carry::carriers;
 use crate::fit::{Fresh, Set, Supply, fit, would_hold};
-use crate::month::{Month, date};
 use crate::plan::{Order, Refusal, Waiting, Why};
 use crate::policy::Policy;
 use crate::purse::Purse;
 use crate::room::{Candidate, orderable};
 use crate::snapshot::{Requested, Snapshot, Wanted};
-use domain::{IdSource, Money, MonthlyCap, NodeId, NodeState, NodeType, Timestamp};
+use crate::words;
+use domain::{IdSource, Money, MonthlyCap, NodeId, NodeType, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -59,10 +59,6 @@ pub enum Hold {
 impl<'a> Buyer<'a, '_> {
     /// Living nodes and `trials`, as the carriers see them.
     fn purse(&mut self, trials: &[Trial<'a>]) -> Purse {
-        while self.fresh_ids.len() < trials.len() {
-            let id = self.ids.node();
-            self.fresh_ids.push(id);
-        }
         let snapshot = self.snapshot;
         let mut accounts = self.accounts.clone();
         let mut protected = self.protected.clone();
@@ -93,6 +89,10 @@ impl<'a> Buyer<'a, '_> {
     pub fn admit(&mut self, trials: &[Trial<'a>]) -> Result<(), Hold> {
         if trials.is_empty() {
             return Ok(());
+        }
+        while self.fresh_ids.len() < trials.len() {
+            let id = self.ids.node();
+            self.fresh_ids.push(id);
         }
         self.guard(trials)?;
         if trials.iter().all(|t| t.node_type.price.is_free()) {
@@ -173,7 +173,7 @@ impl<'a> Buyer<'a, '_> {
         let mut supply = Supply::new();
         for node_type in self.snapshot.types.iter().filter(|t| orderable(t)) {
             let resting = self.snapshot.backoff.get(&node_type.name);
-            let living = living(self.snapshot, node_type)
+            let living = words::living(self.snapshot, node_type)
                 + trials.iter().filter(|t| t.node_type.name == node_type.name).count();
             let most = usize::try_from(node_type.max_count).unwrap_or(usize::MAX);
             let more = most.saturating_sub(living);
@@ -192,7 +192,11 @@ impl<'a> Buyer<'a, '_> {
             if supply.iter().any(|(t, _)| would_hold(t, &[w])) {
                 open.push(w);
             } else {
-                bought.waiting.push(waiting(w, self.why_not(w)));
+                bought.waiting.push(words::waiting(
+                    self.snapshot,
+                    w,
+                    words::why_not(self.snapshot, w),
+                ));
             }
         }
         open.sort_by_key(|w| (Reverse(w.priority), !w.wake, w.instance.clone()));
@@ -236,12 +240,20 @@ impl<'a> Buyer<'a, '_> {
                 hold = self.admit(&trials).err().or(hold);
             }
             if let Some(hold) = &hold {
-                bought.waiting.push(waiting(w, self.told(hold)));
+                bought.waiting.push(words::waiting(
+                    self.snapshot,
+                    w,
+                    words::told(self.snapshot, hold),
+                ));
             }
         }
         if let Some((set, trials)) = best {
             for w in &set.left_out {
-                bought.waiting.push(waiting(w, self.why_not(w)));
+                bought.waiting.push(words::waiting(
+                    self.snapshot,
+                    w,
+                    words::why_not(self.snapshot, w),
+                ));
             }
             bought.keep(set, trials);
         }
@@ -256,113 +268,27 @@ impl<'a> Buyer<'a, '_> {
                 asked.node_type,
                 if known.is_empty() { "none".to_owned() } else { known.join(", ") }
             );
-            return Err(plain(Why::NoType, detail));
+            return Err(words::plain(Why::NoType, detail));
         };
         if !orderable(node_type) {
             let detail = format!(
                 "nodes of type {} join by themselves; make a token with `tally node token`",
                 node_type.name
             );
-            return Err(plain(Why::Impossible, detail));
+            return Err(words::plain(Why::Impossible, detail));
         }
         let free = self.supply(&bought.trials).iter().any(|(t, _)| t.name == node_type.name);
         if !free {
-            return Err(self.full(&[node_type]));
+            return Err(words::full(self.snapshot, &[node_type]));
         }
         let mut trials = bought.trials.clone();
         trials.push(Trial { node_type, may_stop: asked.may_stop });
-        self.admit(&trials).map_err(|hold| self.told(&hold))?;
+        self.admit(&trials).map_err(|hold| words::told(self.snapshot, &hold))?;
         bought.names.insert(bought.trials.len(), asked.name.clone());
         bought.content.push(Fresh { node_type, content: Vec::new() });
         bought.trials = trials;
         Ok(())
     }
-
-    /// Why no type could be ordered for this start.
-    fn why_not(&self, wanted: &Wanted) -> Refusal {
-        if let Some(name) = &wanted.needs.node {
-            return match self.snapshot.nodes.iter().find(|v| v.node.name == *name) {
-                None => plain(Why::Impossible, format!("no node is named {name}")),
-                Some(view) if fits_empty(&Candidate::of_node(view), wanted) => {
-                    plain(Why::Node, format!("node {name} has no room now"))
-                }
-                Some(_) => plain(Why::Impossible, format!("node {name} is not what is needed")),
-            };
-        }
-        let holding: Vec<&NodeType> =
-            self.snapshot.types.iter().filter(|t| would_hold(t, &[wanted])).collect();
-        if !holding.is_empty() {
-            return self.full(&holding);
-        }
-        let living = self.snapshot.nodes.iter().map(Candidate::of_node);
-        if living.into_iter().any(|c| fits_empty(&c, wanted)) {
-            let text = "every node that could hold it is full, and none can be ordered";
-            return plain(Why::NoType, text.to_owned());
-        }
-        plain(Why::NoType, "no node and no node type is what it needs".to_owned())
-    }
-
-    /// All these types are at their maximum, or rest after a refusal.
-    fn full(&self, types: &[&NodeType]) -> Refusal {
-        let resting = types
-            .iter()
-            .filter(|t| living(self.snapshot, t) < t.max_count as usize)
-            .filter_map(|t| self.snapshot.backoff.get(&t.name).map(|until| (*until, t)))
-            .min_by_key(|(until, _)| *until);
-        if let Some((until, node_type)) = resting {
-            let detail = format!("the provider of {} refused; it is asked again", node_type.name);
-            return Refusal { why: Why::Node, needs: Money::ZERO, until: Some(until), detail };
-        }
-        let names: Vec<String> =
-            types.iter().map(|t| format!("{} ({})", t.name, t.max_count)).collect();
-        let detail = format!("all nodes allowed are there: {}", names.join(", "));
-        plain(Why::TypeMax, detail)
-    }
-
-    /// The words for a hold.
-    fn told(&self, hold: &Hold) -> Refusal {
-        let currency = self.snapshot.budget.currency;
-        match hold {
-            Hold::Cap(needs, until) => {
-                let end = until.map_or("the cap is raised".to_owned(), date);
-                let detail =
-                    format!("blocked by cost cap: needs {needs} {currency} more until {end}");
-                Refusal { why: Why::Cap, needs: *needs, until: *until, detail }
-            }
-            Hold::NoBudget => plain(
-                Why::Cap,
-                format!(
-                    "blocked by cost cap: no budget is set; set one with \
-                     `tally budget set --monthly-cap \"120 {currency}\"`"
-                ),
-            ),
-            Hold::Guard(until, text) => Refusal {
-                why: Why::Node,
-                needs: Money::ZERO,
-                until: Some(*until),
-                detail: text.clone(),
-            },
-        }
-    }
-}
-
-fn fits_empty(candidate: &Candidate<'_>, wanted: &Wanted) -> bool {
-    candidate.capacity.resources.holds(wanted.resources)
-        && candidate.matches(&wanted.needs, wanted.group)
-}
-
-fn plain(why: Why, detail: String) -> Refusal {
-    Refusal { why, needs: Money::ZERO, until: None, detail }
-}
-
-fn waiting(wanted: &Wanted, refusal: Refusal) -> Waiting {
-    let instance = wanted.instance.clone();
-    Waiting { instance, service: wanted.service.clone(), node: None, eta: None, refusal }
-}
-
-fn living(snapshot: &Snapshot, node_type: &NodeType) -> usize {
-    let living = |v: &&crate::snapshot::NodeView| v.node.state != NodeState::Stopped;
-    snapshot.nodes.iter().filter(living).filter(|v| v.node.node_type == node_type.name).count()
 }
 
 /// Price of all dynamic nodes for an hour.
@@ -421,10 +347,4 @@ impl<'a> Bought<'a> {
         }
         orders
     }
-}
-
-/// The month of a plan.
-#[must_use]
-pub fn month_of(snapshot: &Snapshot) -> Month {
-    Month::of(snapshot.now)
 }

@@ -99,6 +99,8 @@ pub struct Waiting {
     pub instance: InstanceId,
     /// Of which service.
     pub service: ServiceName,
+    /// The cheapest type that would hold it, if there is one.
+    pub node_type: Option<NodeTypeName>,
     /// The node it will get, when it is known.
     pub node: Option<NodeId>,
     /// When that node should be ready.

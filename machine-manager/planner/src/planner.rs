@@ -206,6 +206,7 @@ fn hold_all(plan: &mut Plan, placement: &Placement<'_>, why: &str) {
         plan.waiting.push(Waiting {
             instance: wanted.instance.clone(),
             service: wanted.service.clone(),
+            node_type: None,
             node: None,
             eta: None,
             refusal: for_node(why.to_owned()),
@@ -229,6 +230,7 @@ fn wait_for_nodes(
         plan.waiting.push(Waiting {
             instance: wanted.instance.clone(),
             service: wanted.service.clone(),
+            node_type: None,
             node: Some(node.clone()),
             eta: Some(ordered_at.plus(policy.boot_guess).max(snapshot.now)),
             refusal: for_node(format!("node {node} is coming")),

@@ -28,7 +28,7 @@ pub const CAP_REASON: &str = "cap:";
 #[must_use]
 pub fn facts(snapshot: &Snapshot, accounts: &mut BTreeMap<NodeId, Account>) -> Vec<LedgerEntry> {
     let mut lines = Vec::new();
-    for account in accounts.values_mut() {
+    for account in accounts.values_mut().filter(|a| !a.price.is_free()) {
         let units = account.units_until(snapshot.now);
         if units > account.units {
             let note = "began without being admitted";

@@ -1,92 +1,21 @@
 //! A simulated cloud and a manager around the planner: the provider is slow, deaf, refuses and stops
 //! late; the biller sees only its start and stop times and the prices.
 
+mod cloud;
+mod life;
+
+pub use cloud::{Dice, Due, Machine};
+
 use domain::{
-    Budget, Bytes, Capacity, Currency, IdSource, LedgerEntry, MilliCpu, Money, MonthlyCap, Needs, Node,
-    NodeId, NodeState, NodeType, Pool, PricePerHour, Resources, ServiceGroup, Share, Timestamp,
+    Budget, Bytes, Capacity, Currency, LedgerEntry, MilliCpu, Money, MonthlyCap, Node, NodeId,
+    NodeState, NodeType, Pool, PricePerHour, Resources, Share, Timestamp,
 };
 use machine_planner::{
     Books, Memory, Minimum, Month, NodeView, Placed, Plan, Policy, Requested, Snapshot, Wanted,
-    admit_cap, admit_minimum, admit_protection, check, plan,
+    check, plan,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-/// A small generator (splitmix64), so that a seed is a whole story.
-pub struct Dice(pub u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-    pub fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
-    }
-}
-
-impl IdSource for Dice {
-    fn random_part(&mut self) -> String {
-        (0..10).map(|_| char::from(domain::id::CROCKFORD[usize::try_from(self.below(32)).unwrap()])).collect()
-    }
-}
-
-/// What the provider knows of one machine: all the biller ever sees.
-#[derive(Debug, Clone)]
-pub struct Machine {
-    pub price: i64,
-    pub unit_ms: i64,
-    pub minimum_ms: i64,
-    pub start: i64,
-    pub stop: Option<i64>,
-    /// When a provider that keeps its word would have stopped billing: asked + lead.
-    pub promised_stop: Option<i64>,
-}
-
-impl Machine {
-    /// The bill of one month by the calendar, unit by unit; `honest` leaves out the units that
-    /// began only because the provider stopped later than it promises.
-    pub fn bill(&self, month: Month, now: i64, honest: bool) -> i64 {
-        let mut end = self.stop.unwrap_or(now).min(now);
-        if let (true, Some(promised)) = (honest, self.promised_stop) {
-            end = end.min(promised);
-        }
-        let minimum = (self.minimum_ms + self.unit_ms - 1) / self.unit_ms;
-        let mut units = 0_i64;
-        let (from, until) = (month.start().0, month.end().0);
-        let mut i = 0;
-        loop {
-            let at = self.start + i * self.unit_ms;
-            if at >= until || (at >= end && i >= minimum.max(1)) {
-                break;
-            }
-            units += i64::from(at >= from);
-            i += 1;
-        }
-        let micros = i128::from(self.price) * i128::from(units) * i128::from(self.unit_ms);
-        i64::try_from((micros + 3_599_999) / 3_600_000).unwrap()
-    }
-}
-
-/// An event the provider will bring about.
-#[derive(Debug, Clone)]
-enum Due {
-    Start(NodeId),
-    Answer(NodeId, i64),
-    Refusal(NodeId),
-    Join(NodeId),
-    Stop(NodeId),
-    Confirm(NodeId),
-}
 
 /// Everything at once.
 pub struct World {
@@ -122,39 +51,49 @@ fn resources(cpu: u32) -> Resources {
     Resources { cpu: MilliCpu(cpu), memory: Bytes(u64::from(cpu) << 20) }
 }
 
+/// One to four types with units, minimums and leads of a few ticks.
+fn some_types(dice: &mut Dice, tick: i64) -> Vec<NodeType> {
+    let span = |n: u64| Duration::from_millis(n * u64::try_from(tick).unwrap());
+    let mut types = Vec::new();
+    for i in 0..=dice.below(3) {
+        let unit = 1 + dice.below(12);
+        let lead = dice.below(unit.min(3));
+        let cpu = u32::try_from(1 + dice.below(4)).unwrap() * 1000;
+        types.push(NodeType {
+            name: format!("t{i}").parse().unwrap(),
+            provider: "cloud".into(),
+            capacity: Capacity { resources: resources(cpu), disk: Bytes(1 << 30) },
+            cpu_class: "standard".into(),
+            disk_type: "ssd".into(),
+            price: PricePerHour(i64::try_from(1 + dice.below(5_000_000)).unwrap()),
+            billing_unit: span(unit),
+            billing_minimum: span(dice.pick(&[0, 0, unit, 2 * unit + 1])),
+            min_life: span(dice.pick(&[0, 0, 5, 20])),
+            stop_lead: span(lead),
+            max_count: u32::try_from(1 + dice.below(5)).unwrap(),
+            labels: BTreeMap::new(),
+            pool: Pool::default(),
+            start_command: vec![],
+            stop_command: vec![],
+            list_command: vec![],
+            generation: domain::Generation(1),
+        });
+    }
+    types
+}
+
 impl World {
     pub fn new(seed: u64, may_lower: bool) -> World {
         let mut dice = Dice(seed);
         let tick = dice.pick(&[1_000, 60_000, 600_000, 3_600_000]);
         let span = |n: u64| Duration::from_millis(n * u64::try_from(tick).unwrap());
-        let month = Month::of(Timestamp(1_767_225_600_000 + i64::try_from(dice.below(700)).unwrap() * 86_400_000));
-        let before = i64::try_from(dice.below(90)).unwrap() * tick + i64::try_from(dice.below(999)).unwrap();
+        let month = Month::of(Timestamp(
+            1_767_225_600_000 + i64::try_from(dice.below(700)).unwrap() * 86_400_000,
+        ));
+        let before =
+            i64::try_from(dice.below(90)).unwrap() * tick + i64::try_from(dice.below(999)).unwrap();
         let now = month.end().0 - before;
-        let mut types = Vec::new();
-        for i in 0..=dice.below(3) {
-            let unit = 1 + dice.below(12);
-            let lead = dice.below(unit.min(3));
-            let cpu = u32::try_from(1 + dice.below(4)).unwrap() * 1000;
-            types.push(NodeType {
-                name: format!("t{i}").parse().unwrap(),
-                provider: "cloud".into(),
-                capacity: Capacity { resources: resources(cpu), disk: Bytes(1 << 30) },
-                cpu_class: "standard".into(),
-                disk_type: "ssd".into(),
-                price: PricePerHour(i64::try_from(1 + dice.below(5_000_000)).unwrap()),
-                billing_unit: span(unit),
-                billing_minimum: span(dice.pick(&[0, 0, unit, 2 * unit + 1])),
-                min_life: span(dice.pick(&[0, 0, 5, 20])),
-                stop_lead: span(lead),
-                max_count: u32::try_from(1 + dice.below(5)).unwrap(),
-                labels: BTreeMap::new(),
-                pool: Pool::default(),
-                start_command: vec![],
-                stop_command: vec![],
-                list_command: vec![],
-                generation: domain::Generation(1),
-            });
-        }
+        let types = some_types(&mut dice, tick);
         let policy = Policy {
             batch_idle: span(1),
             batch_max: span(3),
@@ -174,7 +113,8 @@ impl World {
         // A cap between a few units and a few machines for a month.
         let hours = tick * i64::try_from(10 + dice.below(200)).unwrap() / 100_000;
         let scale = dice.pick(&[hours, hours * 10, 3_600 * 24 * 40]);
-        let cap = types[0].price.0 / 3_600 * scale / 10 + i64::try_from(dice.below(3_000_000)).unwrap();
+        let cap =
+            types[0].price.0 / 3_600 * scale / 10 + i64::try_from(dice.below(3_000_000)).unwrap();
         let budget = Budget {
             currency: Currency::EUR,
             cap: MonthlyCap::Amount(Money(cap)),
@@ -220,7 +160,12 @@ impl World {
             nodes: self
                 .nodes
                 .values()
-                .map(|n| NodeView { node: n.clone(), silent_for: None, cpu: None, instances_cpu: vec![] })
+                .map(|n| NodeView {
+                    node: n.clone(),
+                    silent_for: None,
+                    cpu: None,
+                    instances_cpu: vec![],
+                })
                 .collect(),
             types: self.types.clone(),
             placed: self.placed.clone(),
@@ -273,13 +218,18 @@ impl World {
                 Due::Answer(id, started) => self.begun(&id, started),
                 Due::Refusal(id) => {
                     if self.nodes.contains_key(&id) {
-                        let lines = self.books.account(&self.nodes[&id]).settle(Timestamp(at), Timestamp(at));
+                        let lines = self
+                            .books
+                            .account(&self.nodes[&id])
+                            .settle(Timestamp(at), Timestamp(at));
                         self.write(&lines);
                         self.nodes.remove(&id);
                     }
                 }
                 Due::Join(id) => {
-                    if let Some(node) = self.nodes.get_mut(&id).filter(|n| n.state == NodeState::Booting) {
+                    if let Some(node) =
+                        self.nodes.get_mut(&id).filter(|n| n.state == NodeState::Booting)
+                    {
                         node.state = NodeState::Ready;
                         node.ready_at = Some(Timestamp(at));
                         node.deadline = None;
@@ -350,85 +300,6 @@ impl World {
         self.due.push((asked + late, Due::Stop(id.clone())));
     }
 
-    fn random_life(&mut self) {
-        let services = ["a", "b", "c"];
-        if self.dice.chance(25) && self.wanted.len() < 8 {
-            let service = self.dice.pick(&services).parse().unwrap();
-            let instance = self.dice.instance(&service);
-            self.wanted.push(Wanted {
-                instance,
-                service,
-                resources: resources(self.dice.pick(&[250, 500, 1000, 3000])),
-                needs: Needs { dedicated: self.dice.chance(5), ..Needs::default() },
-                group: ServiceGroup::SelfContained,
-                not_on: BTreeSet::new(),
-                wake: self.dice.chance(30),
-                priority: i32::try_from(self.dice.below(3)).unwrap(),
-            });
-        }
-        if self.dice.chance(10) && !self.wanted.is_empty() {
-            let at = usize::try_from(self.dice.below(self.wanted.len() as u64)).unwrap();
-            self.wanted.remove(at);
-        }
-        if self.dice.chance(20) && !self.placed.is_empty() {
-            let at = usize::try_from(self.dice.below(self.placed.len() as u64)).unwrap();
-            self.placed.remove(at);
-        }
-        if self.dice.chance(4) {
-            self.change_minimum(&services);
-        }
-        if self.dice.chance(4) {
-            self.change_protection();
-        }
-        if self.dice.chance(4) {
-            self.change_cap();
-        }
-    }
-
-    fn change_minimum(&mut self, services: &[&str]) {
-        let minimum = Minimum {
-            service: self.dice.pick(services).parse().unwrap(),
-            count: u32::try_from(self.dice.below(3)).unwrap(),
-            resources: resources(self.dice.pick(&[250, 1000])),
-            needs: Needs::default(),
-            group: ServiceGroup::SelfContained,
-        };
-        if admit_minimum(&self.snapshot(vec![]), &self.policy, &minimum).is_ok() {
-            self.minimums.retain(|m| m.service != minimum.service);
-            self.minimums.push(minimum);
-        }
-    }
-
-    fn change_protection(&mut self) {
-        let ready: Vec<NodeId> =
-            self.nodes.values().filter(|n| n.state == NodeState::Ready).map(|n| n.id.clone()).collect();
-        let Some(id) = ready.first() else { return };
-        if !self.nodes[id].may_stop {
-            self.nodes.get_mut(id).unwrap().may_stop = true;
-        } else if admit_protection(&self.snapshot(vec![]), &self.policy, id).is_ok() {
-            self.nodes.get_mut(id).unwrap().may_stop = false;
-        }
-    }
-
-    fn change_cap(&mut self) {
-        let MonthlyCap::Amount(cap) = self.budget.cap else { return };
-        let percent = if self.may_lower { 50 + self.dice.below(100) } else { 100 + self.dice.below(50) };
-        let next = cap.0 / 100 * i64::try_from(percent).unwrap();
-        let budget = Budget { cap: MonthlyCap::Amount(Money(next)), ..self.budget.clone() };
-        if admit_cap(&self.snapshot(vec![]), &self.policy, &budget).is_ok() {
-            self.budget = budget;
-            self.caps.push((self.now, next));
-        }
-    }
-
-    fn requests(&mut self) -> Vec<Requested> {
-        if !self.dice.chance(6) {
-            return vec![];
-        }
-        let node_type = self.types[usize::try_from(self.dice.below(self.types.len() as u64)).unwrap()].name.clone();
-        vec![Requested { node_type, name: None, may_stop: self.dice.chance(70) }]
-    }
-
     /// One step of the manager: a plan, written down, then carried out.
     pub fn step(&mut self) -> Plan {
         let until = self.now + self.tick / 4 + self.ticks(2);
@@ -437,9 +308,15 @@ impl World {
         let requested = self.requests();
         let snapshot = self.snapshot(requested);
         let plan = plan(&snapshot, &self.policy, &mut self.dice);
-        check(&snapshot, &plan).unwrap_or_else(|v| panic!("{v}\n{:?}\n{:?}\n{:?}\n{:?}", snapshot.accounts, snapshot.charged, plan.ledger, plan.orders));
+        check(&snapshot, &plan).unwrap_or_else(|v| {
+            panic!(
+                "{v}\n{:?}\n{:?}\n{:?}\n{:?}",
+                snapshot.accounts, snapshot.charged, plan.ledger, plan.orders
+            )
+        });
         self.memory = plan.memory.clone();
-        self.held += plan.waiting.iter().filter(|w| w.refusal.why == machine_planner::Why::Cap).count();
+        self.held +=
+            plan.waiting.iter().filter(|w| w.refusal.why == machine_planner::Why::Cap).count();
         self.write(&plan.ledger);
         for grant in &plan.granted {
             let at = self.wanted.iter().position(|w| w.instance == grant.instance).unwrap();
@@ -482,60 +359,9 @@ impl World {
         plan
     }
 
-    fn order(&mut self, order: &machine_planner::Order) {
-        self.orders += 1;
-        let node_type = self.types.iter().find(|t| t.name == order.node_type).unwrap();
-        let id = order.account.node.clone();
-        let node = Node {
-            id: id.clone(),
-            name: order.name.clone(),
-            node_type: node_type.name.clone(),
-            provider: node_type.provider.clone(),
-            provider_ref: None,
-            state: NodeState::Ordered,
-            state_since: Timestamp(self.now),
-            deadline: Some(order.deadline),
-            address: None,
-            executor_url: None,
-            capacity: node_type.capacity,
-            cpu_class: node_type.cpu_class.clone(),
-            disk_type: node_type.disk_type.clone(),
-            labels: BTreeMap::new(),
-            price: node_type.price,
-            billing_unit: node_type.billing_unit,
-            billing_minimum: node_type.billing_minimum,
-            min_life: node_type.min_life,
-            stop_lead: node_type.stop_lead,
-            may_stop: order.may_stop,
-            drain: None,
-            ordered_at: Timestamp(self.now),
-            ready_at: None,
-            seen_at: None,
-            stopped_at: None,
-            secret_hash: None,
-            reason: String::new(),
-        };
-        self.write(std::slice::from_ref(&order.reserve));
-        self.nodes.insert(id.clone(), node);
-        assert!(self.starting.insert(id.clone()), "an id is ordered once");
-        if self.dice.chance(8) {
-            let at = self.now + self.ticks(3);
-            self.refused.insert(id.clone());
-            self.due.push((at, Due::Refusal(id)));
-        } else {
-            let at = self.now + self.ticks(5);
-            self.due.push((at, Due::Start(id)));
-        }
-    }
-
     /// The bill of a month by what the provider saw, units begun through its own fault aside.
     pub fn honest_bill(&self, month: Month) -> i64 {
         self.machines.values().map(|m| m.bill(month, self.now, true)).sum()
-    }
-
-    /// The whole bill of a month.
-    pub fn whole_bill(&self, month: Month) -> i64 {
-        self.machines.values().map(|m| m.bill(month, self.now, false)).sum()
     }
 
     /// The greatest cap in force at any moment since `since`.
