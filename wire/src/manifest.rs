@@ -5,6 +5,8 @@ mod node_type;
 mod parse;
 mod service;
 mod service_spec;
+#[cfg(test)]
+mod tests;
 
 pub use budget::BudgetManifest;
 pub use node_type::{NodeTypeManifest, PoolManifest};

@@ -7,14 +7,24 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A span of time, written `30s`.
+/// Longest span that can be declared: what lasts longer is never; sums stay far below overflow.
+const SPAN_MAX: Duration = Duration::from_secs(3650 * 24 * 3600);
+
+/// A span of time, written `30s`; at most ten years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
 impl FromStr for Span {
     type Err = domain::UnitError;
     fn from_str(text: &str) -> Result<Span, Self::Err> {
-        units::parse_duration(text).map(Span)
+        match units::parse_duration(text)? {
+            span if span <= SPAN_MAX => Ok(Span(span)),
+            _ => Err(domain::UnitError::Range {
+                text: text.chars().take(40).collect(),
+                what: "a duration",
+                range: "at most 3650d",
+            }),
+        }
     }
 }
 

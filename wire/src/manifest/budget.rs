@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// `kind: budget`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table of keys")]
 pub struct BudgetManifest {
     /// `budget`; may be absent in a PUT body.
     #[serde(default, skip_serializing_if = "Option::is_none")]

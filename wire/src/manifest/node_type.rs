@@ -15,7 +15,7 @@ const COUNT_MAX: u32 = 5000;
 
 /// `kind: node-type`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table of keys")]
 pub struct NodeTypeManifest {
     /// `node-type`; may be absent in a PUT body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,7 +78,7 @@ fn one() -> u32 {
 
 /// `pool`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table of keys")]
 pub struct PoolManifest {
     /// At least this many spare nodes.
     #[serde(default)]
@@ -105,6 +105,15 @@ impl NodeTypeManifest {
         if self.max_count > COUNT_MAX {
             let detail = format!("must be at most {COUNT_MAX}");
             return Err(ManifestError::at("/max_count", detail));
+        }
+        if self.memory.0 == Bytes(0) {
+            return Err(ManifestError::at("/memory", "must be above 0"));
+        }
+        if self.provider == "command" && self.start_command.is_empty() {
+            return Err(ManifestError::at(
+                "/start_command",
+                "is missing; provider command needs it",
+            ));
         }
         let unit = self.billing_unit.map_or(Duration::from_secs(3600), |q| q.0.0);
         if unit < Duration::from_secs(1) {
@@ -151,6 +160,9 @@ impl NodeTypeManifest {
                 return Err(ManifestError::at("/pool/state", detail));
             }
         };
+        if pool.min > self.max_count {
+            return Err(ManifestError::at("/pool/min", "must not exceed max_count"));
+        }
         Ok(Pool { min: pool.min, state })
     }
 }

@@ -3,6 +3,7 @@
 use super::{BudgetManifest, NodeTypeManifest, ServiceManifest};
 use crate::problem::{FieldError, Kind, Problem};
 use crate::suggest;
+use domain::{Budget, ServiceSpec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -10,6 +11,13 @@ use serde_json::Value;
 pub const MANIFEST_BYTES_MAX: usize = 1 << 20;
 /// Manifests in one file at most.
 pub const MANIFESTS_MAX: usize = 1000;
+/// Aliases, anchors and merge keys in one YAML file at most: people share a block or two.
+const YAML_ALIASES_MAX: usize = 1000;
+/// Values that aliases may unfold to, all together: what 1000 full manifests hold. Without it a
+/// few hundred bytes of nested aliases unfold to gigabytes.
+const YAML_UNFOLDED_MAX: usize = 100_000;
+/// Nesting of a YAML document at most; a manifest has six levels.
+const YAML_DEPTH_MAX: usize = 64;
 
 /// Why a text is no manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +98,18 @@ impl Manifest {
         };
         value.unwrap_or(Value::Null)
     }
+
+    /// Checks what a single field cannot know, as the API will.
+    ///
+    /// # Errors
+    /// The first fault, with a JSON pointer.
+    pub fn check(&self) -> Result<(), ManifestError> {
+        match self {
+            Manifest::Service(m) => ServiceSpec::try_from(m.as_ref()).map(|_checked| ()),
+            Manifest::NodeType(m) => m.check().map(|_checked| ()),
+            Manifest::Budget(m) => Budget::try_from(m).map(|_checked| ()),
+        }
+    }
 }
 
 /// Reads every manifest of a text.
@@ -129,33 +149,96 @@ fn documents(text: &str, format: Format) -> Result<Vec<Value>, ManifestError> {
         Format::Toml => {
             let value: Value = toml::from_str(text)
                 .map_err(|e| ManifestError::at("", format!("not TOML: {}", e.message())))?;
-            match value.get("manifest") {
-                Some(Value::Array(values)) => Ok(values.clone()),
-                _ => Ok(vec![value]),
+            match value {
+                Value::Object(mut map) if map.get("manifest").is_some_and(Value::is_array) => {
+                    let Some(Value::Array(values)) = map.remove("manifest") else {
+                        return Ok(Vec::new());
+                    };
+                    match map.keys().next() {
+                        None => Ok(values),
+                        Some(key) => {
+                            let detail = "stands outside of [[manifest]]; move it into one";
+                            Err(ManifestError::at(format!("/{}", escape(key)), detail))
+                        }
+                    }
+                }
+                one => Ok(vec![one]),
             }
         }
         Format::Yaml => {
-            let values: Vec<Value> = serde_saphyr::from_multiple(text)
-                .map_err(|e| ManifestError::at("", format!("not YAML: {e}")))?;
+            let values: Vec<Value> = serde_saphyr::from_multiple_with_options(text, yaml_options())
+                .map_err(|e| ManifestError::at("", format!("not YAML: {}", one_line(&e))))?;
             Ok(values.into_iter().filter(|v| !v.is_null()).collect())
         }
     }
 }
 
-fn manifest(value: Value) -> Result<Manifest, ManifestError> {
-    let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
-    match kind {
-        "service" => from_value(value).map(|m| Manifest::Service(Box::new(m))),
-        "node-type" => from_value(value).map(|m| Manifest::NodeType(Box::new(m))),
-        "budget" => from_value(value).map(Manifest::Budget),
-        "" => Err(ManifestError::at("/kind", "is missing; use service, node-type or budget")),
-        other => {
-            let near = suggest::nearest(other, ["service", "node-type", "budget"]);
-            let hint = near.map(|k| format!("; did you mean {k:?}?")).unwrap_or_default();
-            let shown: String = other.chars().take(40).collect();
-            let detail = format!("must be service, node-type or budget, not {shown:?}{hint}");
-            Err(ManifestError::at("/kind", detail))
+/// Bounded in what it unfolds; `off`, `on`, `yes` and `no` are words, as in `pacing: off`.
+fn yaml_options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: YAML_DEPTH_MAX,
+            flow_nesting_limit: YAML_DEPTH_MAX,
+            max_aliases: YAML_ALIASES_MAX,
+            max_anchors: YAML_ALIASES_MAX,
+            max_merge_keys: YAML_ALIASES_MAX,
+            max_recorded_anchor_events: YAML_UNFOLDED_MAX,
+            max_recorded_anchor_bytes: MANIFEST_BYTES_MAX,
+            max_documents: MANIFESTS_MAX + 1,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: YAML_UNFOLDED_MAX,
+            max_replay_stack_depth: YAML_DEPTH_MAX,
+        },
+        strict_booleans: true,
+        with_snippet: false,
+    }
+}
+
+fn one_line(error: &serde_saphyr::Error) -> String {
+    let text = error.to_string();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().take(300).collect()
+}
+
+/// Takes out keys without a value (`needs:` with everything below it commented out): as in PATCH,
+/// null means "not said". Inside `hooks` and lists values stay as they are.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let said = map.into_iter().filter(|(_, v)| !v.is_null());
+            let kept = |(k, v): (String, Value)| {
+                let v = if k == "hooks" { v } else { without_nulls(v) };
+                (k, v)
+            };
+            Value::Object(said.map(kept).collect())
         }
+        other => other,
+    }
+}
+
+fn manifest(value: Value) -> Result<Manifest, ManifestError> {
+    if !value.is_object() {
+        let detail = "a manifest is a table of keys; start with `kind: service`";
+        return Err(ManifestError::at("", detail));
+    }
+    let value = without_nulls(value);
+    let kinds = ["service", "node-type", "budget"];
+    match value.get("kind") {
+        None => Err(ManifestError::at("/kind", "is missing; use service, node-type or budget")),
+        Some(Value::String(kind)) => match kind.as_str() {
+            "service" => from_value(value).map(|m| Manifest::Service(Box::new(m))),
+            "node-type" => from_value(value).map(|m| Manifest::NodeType(Box::new(m))),
+            "budget" => from_value(value).map(Manifest::Budget),
+            other => {
+                let near = suggest::nearest(other, kinds);
+                let hint = near.map(|k| format!("; did you mean {k:?}?")).unwrap_or_default();
+                let shown: String = other.chars().take(40).collect();
+                let detail = format!("must be service, node-type or budget, not {shown:?}{hint}");
+                Err(ManifestError::at("/kind", detail))
+            }
+        },
+        Some(_) => Err(ManifestError::at("/kind", "must be service, node-type or budget")),
     }
 }
 
@@ -166,9 +249,25 @@ fn manifest(value: Value) -> Result<Manifest, ManifestError> {
 pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, ManifestError> {
     serde_path_to_error::deserialize(value).map_err(|e| {
         let pointer = pointer_of(e.path());
-        let detail = suggest::improve(&e.into_inner().to_string());
-        ManifestError::at(pointer, detail)
+        let sentence = e.into_inner().to_string();
+        let detail = suggest::improve(&sentence);
+        // Serde names the key in its sentence and points at the table around it.
+        let key = |start: &str| sentence.strip_prefix(start)?.split('`').next();
+        if let Some(key) = key("missing field `") {
+            return ManifestError::at(format!("{pointer}/{}", escape(key)), "is missing");
+        }
+        match key("unknown field `").map(|key| format!("/{}", escape(key))) {
+            Some(last) if !pointer.ends_with(&last) => {
+                ManifestError::at(format!("{pointer}{last}"), detail)
+            }
+            _ => ManifestError::at(pointer, detail),
+        }
     })
+}
+
+/// A key as a segment of a JSON pointer.
+fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 /// A serde path as a JSON pointer (RFC 6901).
@@ -178,7 +277,7 @@ pub fn pointer_of(path: &serde_path_to_error::Path) -> String {
     path.iter()
         .map(|segment| match segment {
             Segment::Seq { index } => format!("/{index}"),
-            Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            Segment::Map { key } => format!("/{}", escape(key)),
             Segment::Enum { .. } | Segment::Unknown => String::new(),
         })
         .collect()

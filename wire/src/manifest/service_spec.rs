@@ -18,6 +18,11 @@ const CPU_DEFAULT: MilliCpu = MilliCpu(250);
 const MEMORY_DEFAULT: Bytes = Bytes(128 << 20);
 /// Most arguments, variables, mounts, hosts or paths in one list.
 const LIST_MAX: usize = 256;
+/// Least distance of the thresholds: the target between them needs five points to either side, or
+/// constant demand would cycle.
+const BAND_MIN: Share = Share::percent(10);
+/// Shortest reporting period: a report more often costs more than it tells.
+const PERIOD_MIN: Duration = Duration::from_millis(100);
 /// Longest text of one argument or variable.
 const TEXT_BYTES_MAX: usize = 32 << 10;
 
@@ -86,7 +91,7 @@ impl TryFrom<&ServiceManifest> for ServiceSpec {
                 .map_err(|e: domain::IdError| ManifestError::at("/owner", e.to_string()))?,
             load: load(m.load.as_ref())?,
             lifecycle: lifecycle(m.lifecycle.as_ref(), stop_first)?,
-            rollout: rollout(m.rollout.as_ref()),
+            rollout: rollout(m.rollout.as_ref())?,
             vertical: m.vertical.as_ref().map(|v| Vertical { cpu_max: v.cpu_max.0 }),
             route,
             health: health(m.health.as_ref())?,
@@ -95,6 +100,18 @@ impl TryFrom<&ServiceManifest> for ServiceSpec {
         if spec.group == ServiceGroup::NodeSpecific && spec.needs.node.is_none() {
             let detail = "a node-specific service must name its node";
             return Err(ManifestError::at("/needs/node", detail));
+        }
+        if spec.resources.memory == Bytes(0) {
+            return Err(ManifestError::at("/resources/memory", "must be above 0"));
+        }
+        if spec.vertical.as_ref().is_some_and(|v| v.cpu_max < spec.resources.cpu) {
+            let detail = format!("must be at least resources.cpu, {}", spec.resources.cpu);
+            return Err(ManifestError::at("/vertical/cpu_max", detail));
+        }
+        let whole = spec.rollout.floor >= Share::percent(100);
+        if spec.rollout.surge == 0 && whole && spec.lifecycle.replace == Replace::StartFirst {
+            let detail = "must be at least 1 while the floor is 100%, or nothing could be replaced";
+            return Err(ManifestError::at("/rollout/surge", detail));
         }
         spec.check()?;
         Ok(spec)
@@ -228,6 +245,17 @@ fn load(m: Option<&LoadManifest>) -> Result<LoadPolicy, ManifestError> {
     if m.concurrency == Some(0) {
         return Err(ManifestError::at("/load/concurrency", "must be at least 1"));
     }
+    // With the target at the midpoint the fault is the band, not a target nobody wrote.
+    if m.target.is_none() && up.0 < down.0 + BAND_MIN.0 {
+        let detail = format!("up {up} must be at least {BAND_MIN} above down {down}");
+        return Err(ManifestError::at(
+            if m.up.is_some() { "/load/up" } else { "/load/down" },
+            detail,
+        ));
+    }
+    if m.period.is_some_and(|q| q.0.0 < PERIOD_MIN) {
+        return Err(ManifestError::at("/load/period", "must be at least 100ms"));
+    }
     let band = word(
         "/load/band",
         m.band.as_deref(),
@@ -285,13 +313,13 @@ fn lifecycle(m: Option<&LifecycleManifest>, stop_first: bool) -> Result<Lifecycl
     Ok(lifecycle)
 }
 
-fn rollout(m: Option<&RolloutManifest>) -> Rollout {
+fn rollout(m: Option<&RolloutManifest>) -> Result<Rollout, ManifestError> {
     let m = m.cloned().unwrap_or_default();
-    Rollout {
-        surge: m.surge.unwrap_or(1),
-        floor: m.floor.map_or(Share::percent(100), |q| q.0),
-        bake: span(m.bake, secs(10)),
+    let floor = m.floor.map_or(Share::percent(100), |q| q.0);
+    if floor > Share::percent(100) {
+        return Err(ManifestError::at("/rollout/floor", "must be at most 100%"));
     }
+    Ok(Rollout { surge: m.surge.unwrap_or(1), floor, bake: span(m.bake, secs(10)) })
 }
 
 fn route(m: Option<&RouteManifest>, name: &domain::ServiceName) -> Result<Route, ManifestError> {
@@ -319,6 +347,9 @@ fn route(m: Option<&RouteManifest>, name: &domain::ServiceName) -> Result<Route,
     )?;
     if mode != RouteMode::Http && m.port.is_none() {
         return Err(ManifestError::at("/route/port", "modes tcp and nat need a front port"));
+    }
+    if m.port == Some(0) {
+        return Err(ManifestError::at("/route/port", "must be 1 to 65535"));
     }
     let policy = m.policy.as_deref().map_or(Ok(domain::PolicyName::default()), str::parse);
     let hosts = if m.hosts.is_empty() {
