@@ -257,11 +257,6 @@ impl Server {
         }
         Ok(())
     }
-
-    /// The program's process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 impl Drop for Server {
@@ -346,7 +341,7 @@ mod tests {
         let mut server = Server::start("sleeper", Path::new("/bin/sh"), &args, &log).unwrap();
         let up = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("up"));
         server.wait(Duration::from_secs(20), up).unwrap();
-        let pid = server.pid();
+        let pid = server.child.id();
         drop(server);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }

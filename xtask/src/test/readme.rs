@@ -1,6 +1,6 @@
 //! Running the README's quick-start: what a newcomer copies must work.
 //!
-//! A block fenced as ```` ```bash test ```` is executed; one fenced as ```` ```yaml file=NAME ````
+//! A block fenced as ```` ```sh quickstart ```` (or `bash`, or `test`) is executed; one fenced as ```` ```yaml file=NAME ````
 //! is written to that file first. Blocks run in order in one shell, as in a newcomer's terminal:
 //! folder and variables carry over, programs in the background live until the last block.
 
@@ -41,7 +41,7 @@ pub fn run(readme: &Path, scratch: &Path, tally: &Path, log: &Path) -> Result<Sc
     let text = std::fs::read_to_string(readme).context("read the README")?;
     let blocks = blocks(&text);
     if !blocks.iter().any(|block| block.kind == Kind::Run) {
-        return Ok(Score::fail("README: no block is marked ```bash test"));
+        return Ok(Score::fail("README: no block is marked ```sh quickstart"));
     }
     if let Some(port) = PORTS.into_iter().find(|port| taken(*port)) {
         let why = format!("port {port} is in use by another program");
@@ -99,7 +99,8 @@ fn kind(info: &str) -> Option<Kind> {
     if let Some(name) = mark.strip_prefix("file=") {
         return Some(Kind::File(name.to_owned()));
     }
-    (matches!(language, "bash" | "sh") && mark == "test").then_some(Kind::Run)
+    (matches!(language, "bash" | "sh") && matches!(mark, "test" | "quickstart"))
+        .then_some(Kind::Run)
 }
 
 /// One shell script of all blocks: each is announced, the first failing command ends it, and at
@@ -182,7 +183,7 @@ Text.
 ```bash test
 tally up &
 ```
-```bash test
+```sh quickstart
 curl it
 ```
 ";

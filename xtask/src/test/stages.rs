@@ -34,6 +34,11 @@ const DOCKER: Need = Need {
 };
 const CURL: Need =
     Need { program: "curl", package: "curl", why: "because the README calls the API with it" };
+const PYTHON: Need = Need {
+    program: "python3",
+    package: "python3",
+    why: "because the README's first service is its web server",
+};
 const COMPOSE: Need = Need {
     program: "docker-compose",
     package: "docker-compose",
@@ -131,7 +136,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "readme",
         about: "the README's quick-start blocks",
-        programs: &[CURL, DOCKER, DOCKERD],
+        programs: &[CURL, PYTHON],
         needs_services: true,
         needs_binary: true,
         by_default: true,
@@ -263,7 +268,7 @@ fn run_readme(world: &mut World) -> Result<Score> {
         let why = "target/debug/tally is not built; run the stage `build` too";
         return Ok(Score::skip("README quick-start", why));
     }
-    if let Some(why) = world.lacking.get("curl") {
+    if let Some(why) = ["curl", "python3"].iter().find_map(|tool| world.lacking.get(*tool)) {
         return Ok(Score::skip("README quick-start", why));
     }
     let scratch = world.scratch.path().join("readme");
