@@ -85,6 +85,7 @@ async fn a_busy_instance_is_told_to_both_peers() {
     let (manager, receiver, data) =
         (Peer::default(), Peer::default(), tempfile::tempdir().unwrap());
     let (stats, load) = (manager.start(&shutdown).await, receiver.start(&shutdown).await);
+    let metrics = Metrics::new();
     let deps = Deps {
         clock: Arc::new(SystemClock::new()),
         node: "n-0123456789".parse().unwrap(),
@@ -92,7 +93,7 @@ async fn a_busy_instance_is_told_to_both_peers() {
         data: data.path().to_owned(),
         stats,
         load,
-        metrics: Metrics::new(),
+        metrics: metrics.clone(),
         readiness: Readiness::new(),
     };
     let role = tokio::spawn(run(Config::default(), deps, shutdown.clone()));
@@ -132,6 +133,17 @@ async fn a_busy_instance_is_told_to_both_peers() {
 
     // A peer that is away for a while hears of the present, not of the past.
     manager.deaf.store(true, Ordering::SeqCst);
+    let lost = async || {
+        let line = "tally_transmitter_dropped_messages_total{what=\"stats\"} ";
+        let text = metrics.render();
+        text.lines().find_map(|l| l.strip_prefix(line)?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let waiting = async {
+        while lost().await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("what cannot be sent is dropped and counted");
     write(data.path(), &json!([]));
     receiver.got.lock().unwrap().clear();
     manager.deaf.store(false, Ordering::SeqCst);

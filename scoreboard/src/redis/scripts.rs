@@ -42,29 +42,37 @@ local ttl, plain = tonumber(ARGV[1]), ARGV[5] == 'plain'
 ours(KEYS[1], 'zset'); ours(KEYS[2], 'zset'); ours(KEYS[3], 'hash'); ours(KEYS[4], 'hash')
 local now, new = now_ms(), 0
 sweep(KEYS[1], KEYS[2], KEYS[3], now, ttl)
-local hash = plain and KEYS[4] or KEYS[3]
+local BOARD, PLAIN = '^%S+ %S+ %S+ (%S+) (%d+)', '^%S+ %S+ %S+ %S+ (%S+) (%d+)'
+local function last_of(instance)
+  local text, pattern = redis.call('HGET', KEYS[3], instance), BOARD
+  if not text then text, pattern = redis.call('HGET', KEYS[4], instance), PLAIN end
+  if not text then return nil, nil end
+  local seq, at = string.match(text, pattern)
+  return seq, tonumber(at)
+end
 for i = 6, #ARGV, 5 do
   local instance, score, counts, seq, source = unpack(ARGV, i, i + 4)
   local at, take = now, true
-  local last = redis.call('HGET', hash, instance)
-  if last then
-    local pattern = (plain and '^%S+ ' or '^') .. '%S+ %S+ %S+ (%S+) (%d+)'
-    local last_seq, last_at = string.match(last, pattern)
-    last_at = tonumber(last_at)
-    if last_at and now - last_at < ttl and last_at - now < ttl then
-      local a, b = digits(seq), digits(last_seq)
-      if a and b and not above(a, b) then take = false end
-      if seq == '-' and b then seq = last_seq end
-      if last_at >= at then at = last_at + 1 end
-    end
+  local last_seq, last_at = last_of(instance)
+  if last_at and now - last_at < ttl and last_at - now < ttl then
+    local a, b = digits(seq), digits(last_seq)
+    if a and b and not above(a, b) then take = false end
+    if seq == '-' and b then seq = last_seq end
+    if last_at >= at then at = last_at + 1 end
   end
   if take then
     new = new + 1
     local value = counts .. ' ' .. seq .. ' ' .. show(at) .. ' ' .. source
+    -- A service that gains or loses its balancer leaves nothing under the other keys.
     if plain then
-      redis.call('HSET', hash, instance, score .. ' ' .. value)
+      redis.call('HSET', KEYS[4], instance, score .. ' ' .. value)
+      if redis.call('HDEL', KEYS[3], instance) > 0 then
+        redis.call('ZREM', KEYS[1], instance)
+        redis.call('ZREM', KEYS[2], instance)
+      end
     else
-      redis.call('HSET', hash, instance, value)
+      redis.call('HSET', KEYS[3], instance, value)
+      redis.call('HDEL', KEYS[4], instance)
       redis.call('ZADD', KEYS[1], score, instance)
       redis.call('ZADD', KEYS[2], show(now), instance)
     end

@@ -1,9 +1,14 @@
 //! The board on a real Redis: the promises, the keys as others see them, loss and return.
 
 use super::*;
+use crate::MemoryBoard;
 use crate::contract::{self, Subject};
-use crate::testing::{PATIENCE, RealClock, TestRedis, front, instance, report, routes, service};
+use crate::testing::{
+    HandClock, PATIENCE, RealClock, TestRedis, front, instance, report, routes, service,
+};
 use ::redis::aio::MultiplexedConnection;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
 use tokio::time::timeout;
 
 fn board(redis: &TestRedis) -> RedisBoard {
@@ -229,4 +234,87 @@ fn an_address_that_is_none_is_refused_at_once() {
     for bad in ["", "nonsense", "http://x"] {
         assert!(RedisBoard::connect(bad, Arc::new(RealClock::default())).is_err(), "{bad}");
     }
+}
+
+/// One thing done to both boards.
+#[derive(Debug, Clone)]
+enum Act {
+    Front(bool),
+    Remove,
+    Routes(u64, u64, u32),
+    Record(Vec<(u32, u32, Option<u64>)>),
+    Forget(u32),
+    Pass(u64),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let one = (0u32..4, 0u32..=40_000, proptest::option::of(0u64..6));
+    // Spans whose sums are far from every bound, or on it, where both boards agree.
+    let act = prop_oneof![
+        1 => any::<bool>().prop_map(Act::Front),
+        1 => Just(Act::Remove),
+        1 => (0u64..3, 0u64..12, 0u32..4).prop_map(|(e, g, n)| Act::Routes(e, g, n)),
+        4 => proptest::collection::vec(one, 0..4).prop_map(Act::Record),
+        1 => (0u32..4).prop_map(Act::Forget),
+        2 => (1u64..5).prop_map(|n| Act::Pass(n * 2500)),
+    ];
+    proptest::collection::vec(act, 1..25)
+}
+
+/// Does it; answers what the caller is told.
+async fn act(board: &dyn Board, act: &Act) -> String {
+    match act {
+        Act::Front(balanced) => {
+            let mut front = front("twin");
+            front.load_balanced = *balanced;
+            format!("{:?}", board.publish_front(&front).await)
+        }
+        Act::Remove => format!("{:?}", board.remove_service(&service("twin")).await),
+        Act::Routes(epoch, generation, count) => {
+            let table = routes("twin", &format!("{epoch}.{generation}"), *count);
+            format!("{:?}", board.publish_routes(&service("twin"), &table).await)
+        }
+        Act::Record(loads) => {
+            let reports =
+                loads.iter().map(|(n, load, seq)| report(&instance("twin", *n), *load, *seq));
+            format!("{:?}", board.record(&reports.collect::<Vec<_>>()).await)
+        }
+        Act::Forget(n) => format!("{:?}", board.forget(&[instance("twin", *n)]).await),
+        Act::Pass(_) => String::new(),
+    }
+}
+
+/// What stands there, without times, which are each board's own.
+async fn stands(board: &dyn Board) -> (ServiceView, BTreeSet<ServiceName>) {
+    let mut view = board.service(&service("twin")).await.unwrap();
+    for reading in &mut view.loads {
+        (reading.at, reading.age) = (Timestamp(0), Duration::ZERO);
+    }
+    (view, board.view().await.unwrap().services.into_keys().collect())
+}
+
+#[test]
+fn both_boards_are_one_board() {
+    let Some(redis) = TestRedis::own("both_boards_are_one_board") else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = Config { cases: 64, failure_persistence: None, ..Config::default() };
+    let outcome = TestRunner::new(config).run(&acts(), |acts| {
+        runtime.block_on(async {
+            flush_own(&redis).await;
+            let there = OnRedis(board(&redis), raw(&redis).await);
+            let clock = Arc::new(HandClock::default());
+            let here = MemoryBoard::new(Arc::clone(&clock) as Arc<dyn Clock>);
+            for step in &acts {
+                if let Act::Pass(ms) = step {
+                    clock.pass(Duration::from_millis(*ms));
+                    there.pass(Duration::from_millis(*ms)).await;
+                }
+                let (a, b) = (act(&here, step).await, act(&there.0, step).await);
+                prop_assert_eq!(a, b, "{:?}", step);
+                prop_assert_eq!(stands(&here).await, stands(&there.0).await, "{:?}", step);
+            }
+            Ok(())
+        })
+    });
+    outcome.unwrap();
 }
