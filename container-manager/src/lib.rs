@@ -16,6 +16,13 @@ pub mod reconcile;
 pub mod status;
 pub mod world;
 
+#[cfg(test)]
+mod api_tests;
+#[cfg(test)]
+mod doubles;
+#[cfg(test)]
+mod loop_tests;
+
 pub use assignment::LoadEnds;
 pub use container_planner::Policy;
 pub use executors::{Executors, HttpExecutors};

@@ -109,10 +109,8 @@ fn check_move(
 ) -> Result<(), Violation> {
     let id = || row.id.clone();
     let Some(before) = before else {
-        return match row.state {
-            InstanceState::Wanted if row.node.is_none() => Ok(()),
-            _ => Err(Violation::NewNotWanted(id())),
-        };
+        let right = row.state == InstanceState::Wanted && row.node.is_none();
+        return right.then_some(()).ok_or_else(|| Violation::NewNotWanted(id()));
     };
     if !before.state.may_become(row.state) {
         return Err(Violation::IllegalMove { id: id(), from: before.state, to: row.state });

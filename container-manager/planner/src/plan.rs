@@ -203,12 +203,25 @@ fn plan_service(
         memory.saved_at = Some(now);
     }
     let blocked = sizing.held_back.iter().any(|h| matches!(h, HeldBack::CrashGuard { .. }));
+    let left = rows.iter().any(|row| row.state != InstanceState::Stopped);
+    plan.services.push(ServicePlan {
+        service: service.name.clone(),
+        memory,
+        memory_due,
+        routes,
+        routes_changed,
+        startable: !service.deleting && !blocked,
+        removed: service.deleting && !left,
+        report: report(service, sizing, &rows, measured.queued),
+    });
+}
+
+fn report(service: &ServiceView, sizing: Sizing, rows: &[Instance], queued: u32) -> ServiceReport {
     let count = |states: &[InstanceState]| {
         let n = rows.iter().filter(|row| states.contains(&row.state)).count();
         u32::try_from(n).unwrap_or(u32::MAX)
     };
-    let left = rows.iter().any(|row| row.state != InstanceState::Stopped);
-    let report = ServiceReport {
+    ServiceReport {
         service: service.name.clone(),
         from: sizing.from,
         wanted: sizing.wanted,
@@ -218,19 +231,9 @@ fn plan_service(
         why: sizing.why,
         inputs: sizing.inputs,
         load: sizing.load,
-        queued: measured.queued,
+        queued,
         held_back: sizing.held_back,
-    };
-    plan.services.push(ServicePlan {
-        service: service.name.clone(),
-        memory,
-        memory_due,
-        routes,
-        routes_changed,
-        startable: !service.deleting && !blocked,
-        removed: service.deleting && !left,
-        report,
-    });
+    }
 }
 
 /// Notes a revision that was well for its bake time, and gives up one that fails.
@@ -343,10 +346,7 @@ fn tell(
     if !changed && (!new_obstacle || news.is_empty()) {
         return new_obstacle;
     }
-    let waiting_for = sizing.held_back.iter().find_map(|held| match held {
-        HeldBack::Place(detail) => Some(detail.clone()),
-        _ => None,
-    });
+    let waiting_for = sizing.held_back.iter().find_map(HeldBack::place).map(str::to_owned);
     let more = i64::from(sizing.wanted) - i64::from(sizing.from);
     let reason = if changed { sizing.why } else { words.first().copied().unwrap_or("steady") };
     plan.decisions.push(Decision {

@@ -101,6 +101,12 @@ impl HeldBack {
         }
     }
 
+    /// What a start waits for, if this is that.
+    #[must_use]
+    pub fn place(&self) -> Option<&str> {
+        if let HeldBack::Place(detail) = self { Some(detail) } else { None }
+    }
+
     /// One stable word.
     #[must_use]
     pub fn word(&self) -> &'static str {

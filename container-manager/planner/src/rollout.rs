@@ -180,19 +180,32 @@ impl Members<'_> {
                 stop(&mut rows[i], self.service, now, self.policy, self.why_less());
             }
         }
+        // The newer copy stays: what came back from a silent node has been replaced.
+        for row in rows.iter_mut() {
+            if excess > 0 && row.state == InstanceState::Ready && self.returned.contains(&row.id) {
+                excess -= 1;
+                drain(row, self.service, now, "its node came back after it was replaced");
+            }
+        }
         if excess == 0 {
             return None;
         }
+        self.choose(rows, memory, excess)
+    }
+
+    /// Which ready ones go: asked of the machine-manager, who knows what their nodes cost.
+    fn choose(&self, rows: &mut [Instance], memory: &Memory, excess: usize) -> Option<Choice> {
+        let now = self.now();
         let mut ready: Vec<&Instance> = rows
             .iter()
-            .filter(|row| row.state == InstanceState::Ready && up_to_date(self, row))
+            .filter(|row| row.state == InstanceState::Ready)
+            .filter(|row| self.outdated(row, memory).is_none())
             .collect();
         ready.sort_by_key(|row| {
             let flying: u32 =
                 self.service.demand.values().filter_map(|d| d.in_flight.get(&row.id)).sum();
-            let stays = !self.returned.contains(&row.id);
             let alive = row.node.as_ref().map(|n| self.snapshot.health(n, self.policy));
-            (stays, alive == Some(NodeHealth::Alive), flying, row.created_at, row.id.clone())
+            (alive == Some(NodeHealth::Alive), flying, row.created_at, row.id.clone())
         });
         let candidates: Vec<InstanceId> = ready.iter().map(|row| row.id.clone()).collect();
         let all_go = candidates.len() <= excess;

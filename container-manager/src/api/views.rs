@@ -1,6 +1,7 @@
 //! What the API answers: services, instances, decisions, as their wire forms.
 
 use crate::world::World;
+use container_planner::HeldBack;
 use domain::{Decision, Instance, InstanceId, InstanceState, ServiceName};
 use registry::{InstanceStat, ServiceRow, ServiceStat};
 use serde_json::{Map, Value};
@@ -29,13 +30,10 @@ fn state(row: &ServiceRow, instances: &[Instance], world: &World) -> ServiceStat
     };
     let report = world.reports.get(&row.name);
     let remembered = world.memories.get(&row.name).and_then(|m| m.wanted);
-    let waiting = report.and_then(|r| {
-        r.held_back.iter().find_map(|held| match held {
-            container_planner::HeldBack::Place(detail) => Some(detail.clone()),
-            container_planner::HeldBack::CrashGuard { .. } => Some(held.to_string()),
-            _ => None,
-        })
-    });
+    let held = report.map_or(&[][..], |r| r.held_back.as_slice());
+    let guarded = held.iter().find(|h| matches!(h, HeldBack::CrashGuard { .. }));
+    let place = held.iter().find_map(HeldBack::place).map(str::to_owned);
+    let waiting = place.or_else(|| guarded.map(ToString::to_string));
     ServiceState {
         desired: report.map(|r| r.wanted).or(remembered).unwrap_or(0),
         ready: count(&[InstanceState::Ready]),
