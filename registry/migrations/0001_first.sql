@@ -60,7 +60,6 @@ CREATE TABLE instances (
   reason       TEXT NOT NULL,
   written_at   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX instances_living ON instances (id) WHERE state <> 'stopped';
 CREATE INDEX instances_of_revision ON instances (service, revision) WHERE state <> 'stopped';
 CREATE INDEX instances_ended ON instances (state_since, id) WHERE state = 'stopped';
 CREATE INDEX instances_ended_of ON instances (service, state_since, id) WHERE state = 'stopped';
@@ -126,7 +125,6 @@ CREATE TABLE nodes (
   reason          TEXT NOT NULL,
   written_at      INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX nodes_living ON nodes (id) WHERE state <> 'stopped';
 CREATE INDEX nodes_ended ON nodes (state_since, id) WHERE state = 'stopped';
 
 CREATE TABLE node_types (

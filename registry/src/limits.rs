@@ -27,6 +27,10 @@ pub const LEDGER_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
 /// share the highest.
 pub const RETIRED: usize = 10_000;
 
+/// Time between two rounds of dropping what is kept long enough: rare enough to cost nothing, often
+/// enough that the bounds are never far exceeded.
+pub(crate) const UPKEEP_EVERY: Duration = Duration::from_secs(60);
+
 /// The bounds in force; [`Limits::default`] outside tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

@@ -3,7 +3,7 @@
 mod shelf;
 mod state;
 
-use crate::limits::Limits;
+use crate::limits::{Limits, UPKEEP_EVERY};
 use crate::rules::{self, LeaseRow, Retired};
 use crate::store::{
     BudgetRow, Expect, InstanceCommit, InstanceStat, Lease, NodeCommit, NodeStat, NodeToken,
@@ -17,9 +17,6 @@ use domain::{
 use state::State;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// How much time passes between two rounds of dropping what is kept long enough.
-const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
 struct Inner {
     state: State,

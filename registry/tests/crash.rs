@@ -136,7 +136,7 @@ async fn check(registry: &SqliteRegistry, answers: &[String]) {
 
 proptest! {
     // Each case is a process that lives some tens of milliseconds.
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_acknowledged_survives_a_kill(first in 1usize..150, second in 1usize..150) {

@@ -214,7 +214,7 @@ fn with_registry<F: Future<Output = ()>>(case: impl FnOnce(SqliteRegistry) -> F)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn steps_of_the_container_manager(

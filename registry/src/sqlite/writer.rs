@@ -2,14 +2,13 @@
 //! transaction and one sync of the disk, and each stays whole by a savepoint of its own.
 
 use crate::columns::Done;
-use crate::limits::Limits;
+use crate::limits::{Limits, UPKEEP_EVERY};
 use crate::store::RegistryError;
 use crate::{decisions, instances, ledger, nodes, services, stats};
 use domain::{Clock, Timestamp};
 use rusqlite::{Connection, TransactionBehavior};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// Calls that may wait for the writer; more wait in their callers. A control process has tens.
@@ -19,8 +18,6 @@ const QUEUE: usize = 256;
 const BATCH: usize = 64;
 /// Rows changed between two checkpoints: about 4 MB of log, which readers still search quickly.
 const CHECKPOINT_ROWS: u64 = 4_000;
-/// Time between two rounds of dropping what is kept long enough.
-const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// Drops one kind of old history; `true`: there is more of it.
 type Kind<'a> = dyn Fn(&Connection) -> Done<bool> + 'a;
