@@ -44,8 +44,7 @@ impl MemoryRegistry {
         MemoryRegistry { clock, limits, inner }
     }
 
-    /// No call holds the lock over more than a few map operations, so a poisoned lock cannot hide
-    /// a half-done write: rules are checked before anything changes.
+    /// A poisoned lock hides no half-done write: rules are checked before anything changes.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
