@@ -176,6 +176,9 @@ impl Links {
                 let inventory = self.executors.inventory(at).await?;
                 last = inventory.seq.max(event.seq);
                 self.take_inventory(at, inventory);
+            } else if event.seen.is_some() && event.seq <= last {
+                // Older than the inventory that was read meanwhile.
+                self.take_event(at, ExecutorEvent { seen: None, ..event });
             } else {
                 last = last.max(event.seq);
                 self.take_event(at, event);

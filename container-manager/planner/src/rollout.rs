@@ -260,8 +260,12 @@ impl Members<'_> {
             self.held_back.push(held);
             return Vec::new();
         }
-        if count > 0 && memory.guard.is_tripped(self.now(), self.policy) && !memory.guard.given_up {
-            count = 1;
+        if memory.guard.is_tripped(self.now(), self.policy) && !memory.guard.given_up {
+            // One at a time is tried, and judged before the next.
+            let trying = rows
+                .iter()
+                .any(|row| matches!(row.state, InstanceState::Wanted | InstanceState::Starting));
+            count = count.min(u32::from(!trying));
         }
         let old_ids: Vec<InstanceId> = rows
             .iter()

@@ -2,9 +2,7 @@
 
 use crate::plan::{Plan, plan};
 use crate::policy::Policy;
-use crate::snapshot::{
-    Grant, InstanceView, NodeView, Observed, ObservedState, Reading, ServiceView, Snapshot,
-};
+use crate::snapshot::{Grant, NodeView, Observed, ObservedState, Reading, ServiceView, Snapshot};
 use crate::{Memory, check};
 use domain::id::CROCKFORD;
 use domain::route::RouteTable;
@@ -19,7 +17,10 @@ pub struct Ids(pub u64);
 impl IdSource for Ids {
     fn random_part(&mut self) -> String {
         self.0 += 1;
-        (0..10).rev().map(|i| char::from(CROCKFORD[(self.0 >> (5 * i)) as usize & 31])).collect()
+        (0..10)
+            .rev()
+            .map(|i| char::from(CROCKFORD[usize::try_from((self.0 >> (5 * i)) & 31).unwrap()]))
+            .collect()
     }
 }
 
@@ -290,10 +291,5 @@ impl World {
 
     pub fn why(&self) -> String {
         self.last.as_ref().map_or_else(String::new, |p| p.services[0].report.to_string())
-    }
-
-    /// A view for hand-made snapshots.
-    pub fn view(row: Instance) -> InstanceView {
-        InstanceView { row, observed: None, reading: None }
     }
 }
