@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Shortest time between two writes: half of the ten milliseconds in which a report must count.
-pub const WRITE_EVERY: Duration = Duration::from_millis(5);
+/// Shortest time between two writes: with the timer's grain, half of the ten milliseconds in which a
+/// report must count.
+pub const WRITE_EVERY: Duration = Duration::from_millis(4);
 /// Instances whose newest report waits: the size of a cell.
 pub const WAITING_MAX: usize = 150_000;
 /// Reports in one write; what is more goes in the next.

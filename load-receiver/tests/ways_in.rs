@@ -322,3 +322,48 @@ async fn the_end_loses_nothing_that_was_taken() {
     assert_eq!(view.loads.len(), 1);
     assert_eq!(view.loads[0].report.source, LoadSource::Pushed);
 }
+
+#[tokio::test]
+async fn reports_reach_every_role_that_shares_the_redis_board() {
+    use scoreboard::testing::{RealClock, TestRedis};
+    let name = "reports_reach_every_role_that_shares_the_redis_board";
+    let Some(redis) = TestRedis::own(name) else { return };
+    let open = || scoreboard::RedisBoard::connect(redis.url(), Arc::new(RealClock::default()));
+    let (ours, theirs) = (Arc::new(open().unwrap()), open().unwrap());
+    theirs.publish_front(&front("shop")).await.unwrap();
+    theirs.publish_routes(&service("shop"), &routes("shop", "1.1", 3)).await.unwrap();
+    let tcp = Listen::Tcp(([127, 0, 0, 1], 0).into());
+    let (listener, socket) = load_receiver::bind(&tcp).await.unwrap();
+    let url = format!("http://{}", listener.local()).parse().unwrap();
+    let deps = Deps {
+        board: ours,
+        clock: Arc::new(SystemClock::new()),
+        identity: Arc::new(Identity::generate()),
+        listeners: vec![listener],
+        sockets: socket.into_iter().collect(),
+        metrics: Metrics::new(),
+        readiness: Readiness::new(),
+    };
+    let shutdown = Shutdown::new();
+    let done = tokio::spawn(run(Config::default(), deps, shutdown.clone()));
+    let peer = chassis::Client::new(url);
+    let known = async || peer.post::<_, Value>("/v1/load", &json_report(1, 0.1), PATIENCE).await;
+    while known().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut changes = theirs.watch();
+    for load in [0.2, 0.3, 0.4] {
+        let _: Value = peer.post("/v1/load", &json_report(1, load), PATIENCE).await.unwrap();
+        let told = async {
+            while changes.next().await.is_some() {
+                let view = theirs.service(&service("shop")).await.unwrap();
+                if view.loads.iter().any(|l| (l.report.load.ratio() - load).abs() < 1e-6) {
+                    return;
+                }
+            }
+        };
+        timeout(PATIENCE, told).await.expect("whoever watches reads the load");
+    }
+    shutdown.start();
+    timeout(PATIENCE, done).await.expect("it ends").unwrap();
+}

@@ -79,24 +79,38 @@ fn entry(n: u32, pid: u32, source: &str) -> Value {
         "load_token": format!("token-{n}"), "limits": {"cpu_millis": 500, "memory_bytes": 1 << 26}})
 }
 
+struct Role {
+    shutdown: Shutdown,
+    manager: Peer,
+    receiver: Peer,
+    data: tempfile::TempDir,
+    metrics: Metrics,
+    done: tokio::task::JoinHandle<()>,
+}
+
+impl Role {
+    async fn start() -> Role {
+        let shutdown = Shutdown::new();
+        let (manager, receiver) = (Peer::default(), Peer::default());
+        let (data, metrics) = (tempfile::tempdir().unwrap(), Metrics::new());
+        let deps = Deps {
+            clock: Arc::new(SystemClock::new()),
+            node: "n-0123456789".parse().unwrap(),
+            node_secret: "secret".to_owned(),
+            data: data.path().to_owned(),
+            stats: manager.start(&shutdown).await,
+            load: receiver.start(&shutdown).await,
+            metrics: metrics.clone(),
+            readiness: Readiness::new(),
+        };
+        let done = tokio::spawn(run(Config::default(), deps, shutdown.clone()));
+        Role { shutdown, manager, receiver, data, metrics, done }
+    }
+}
+
 #[tokio::test]
 async fn a_busy_instance_is_told_to_both_peers() {
-    let shutdown = Shutdown::new();
-    let (manager, receiver, data) =
-        (Peer::default(), Peer::default(), tempfile::tempdir().unwrap());
-    let (stats, load) = (manager.start(&shutdown).await, receiver.start(&shutdown).await);
-    let metrics = Metrics::new();
-    let deps = Deps {
-        clock: Arc::new(SystemClock::new()),
-        node: "n-0123456789".parse().unwrap(),
-        node_secret: "secret".to_owned(),
-        data: data.path().to_owned(),
-        stats,
-        load,
-        metrics: metrics.clone(),
-        readiness: Readiness::new(),
-    };
-    let role = tokio::spawn(run(Config::default(), deps, shutdown.clone()));
+    let Role { shutdown, manager, receiver, data, metrics, done } = Role::start().await;
     manager
         .until("the node is measured", |got| {
             got.iter().any(|(token, body)| {
@@ -160,5 +174,5 @@ async fn a_busy_instance_is_told_to_both_peers() {
     let others = receiver.got.lock().unwrap().clone();
     assert!(!others.iter().any(|(_, b)| b.to_string().contains("shop-0000000002")), "not asked");
     shutdown.start();
-    timeout(PATIENCE, role).await.expect("it ends").unwrap();
+    timeout(PATIENCE, done).await.expect("it ends").unwrap();
 }

@@ -162,7 +162,12 @@ fn documents(text: &str, format: Format) -> Result<Vec<Value>, ManifestError> {
                         }
                     }
                 }
-                one => Ok(vec![one]),
+                one @ (Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::String(_)
+                | Value::Array(_)
+                | Value::Object(_)) => Ok(vec![one]),
             }
         }
         Format::Yaml => {
@@ -213,7 +218,11 @@ fn without_nulls(value: Value) -> Value {
             };
             Value::Object(said.map(kept).collect())
         }
-        other => other,
+        other @ (Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)) => other,
     }
 }
 
