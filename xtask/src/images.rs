@@ -27,7 +27,7 @@ pub const TALLY: &str = "tally:dev";
 pub const REDIS: &str = "tally-redis:dev";
 
 /// What a service in plain form may expect on a node, besides `tally` itself.
-const NODE_PROGRAMS: [&str; 3] = ["sh", "sleep", "cat"];
+const NODE_PROGRAMS: [&str; 5] = ["sh", "sleep", "cat", "mv", "sed"];
 /// Files programs read at run time; copied where the host has them.
 const FILES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/nsswitch.conf"];
 /// Name resolution loads these when it is first used, so `ldd` does not name them.
@@ -94,6 +94,11 @@ pub fn make(tally: &Path, host: Option<&str>) -> Result<()> {
     for program in NODE_PROGRAMS {
         let found = process::find(program).with_context(|| format!("no `{program}` here"))?;
         plant(&tree, &found, &Path::new("/bin").join(program))?;
+    }
+    let scripts = root::repo().join("deploy/image");
+    for entry in std::fs::read_dir(&scripts).context("read deploy/image")? {
+        let entry = entry?;
+        copy(&entry.path(), &tree, &Path::new("/usr/share/tally").join(entry.file_name()))?;
     }
     import(&tree, TALLY, "ENTRYPOINT [\"/usr/bin/tally\"]", host)?;
 

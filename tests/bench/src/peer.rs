@@ -27,6 +27,7 @@ impl Peer {
     ///
     /// # Errors
     /// When it cannot be started, ends at once, or does not listen in time.
+    #[expect(clippy::disallowed_methods, reason = "a harness waits on the real clock")]
     pub fn start(
         name: &'static str,
         cores: &str,
