@@ -27,8 +27,9 @@ pub fn judge(snapshot: &Snapshot, policy: &Policy, memory: &mut Memory) -> Healt
         )
     };
     let silent = |v: &NodeView| v.silent_for.is_some_and(|s| s > policy.suspect_after);
-    let known = snapshot.nodes.iter().filter(speaking).count();
-    let quiet = snapshot.nodes.iter().filter(speaking).filter(|v| silent(v)).count();
+    let living = || snapshot.nodes.iter().filter(speaking).filter(|v| !v.dead);
+    let known = living().count();
+    let quiet = living().filter(|v| silent(v)).count();
     let deaf = quiet >= policy.silent_nodes
         && quiet as u64 * 10_000 > known as u64 * u64::from(policy.silent_share.0);
     let mut health = Health { deaf, ..Health::default() };
@@ -56,6 +57,11 @@ fn judge_one(now: Timestamp, policy: &Policy, view: &NodeView, deaf: bool) -> Op
         let reason = format!("silent for {} s", silent.as_secs());
         to(NodeState::Lost, Some(policy.lost_deadline), &reason)
     };
+    let serving = matches!(node.state, NodeState::Ready | NodeState::Suspect | NodeState::Draining);
+    if view.dead && serving {
+        let reason = "its provider says that it does not run";
+        return to(NodeState::Lost, Some(policy.lost_deadline), reason);
+    }
     match (node.state, view.silent_for) {
         (NodeState::Ordered, _) if overdue => {
             to(NodeState::Stopping, Some(policy.stop_deadline), "provider did not accept in time")

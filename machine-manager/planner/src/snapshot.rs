@@ -49,6 +49,8 @@ pub struct NodeView {
     pub node: Node,
     /// For how long it was silent, by the reader's monotonic clock; `None` when it never spoke.
     pub silent_for: Option<Duration>,
+    /// Its provider says that its machine does not run: no silence to be interpreted.
+    pub dead: bool,
     /// Use of its processors, if it was told.
     pub cpu: Option<Share>,
     /// Use of each instance on it, by its processors: now and a window ago.

@@ -5,13 +5,9 @@
 mod scene;
 
 use domain::{
-    Budget, LedgerEntry, LedgerKind, Money, MonthlyCap, Needs, NodeState, ServiceGroup, Share,
-    Timestamp,
+    Budget, LedgerEntry, LedgerKind, Money, MonthlyCap, Needs, NodeState, ServiceGroup, Timestamp,
 };
-use machine_planner::{
-    Minimum, Month, Placed, Policy, Requested, StopWanted, Why, admit_cap, admit_minimum,
-    admit_protection,
-};
+use machine_planner::{Minimum, Month, Policy, Why, admit_cap, admit_minimum, admit_protection};
 use scene::{HOUR, NOW, Scene, event, kind, micros, size, told};
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Small worlds in a few words, and plans told in words.
 
 use domain::{
-    Budget, Bytes, Capacity, IdSource, LedgerEntry, LedgerKind, MilliCpu, Money, MonthlyCap, Needs,
-    Node, NodeState, NodeType, Pool, PricePerHour, Resources, ServiceGroup, Timestamp,
+    Budget, Bytes, Capacity, IdSource, MilliCpu, Money, MonthlyCap, Needs, Node, NodeState,
+    NodeType, Pool, PricePerHour, Resources, ServiceGroup, Timestamp,
 };
 use machine_planner::{
     Account, Books, NodeView, Placed, Plan, Policy, Snapshot, Wanted, check, plan,
@@ -109,6 +109,7 @@ impl Scene {
         self.snapshot.nodes.push(NodeView {
             node,
             silent_for: Some(Duration::ZERO),
+            dead: false,
             cpu: None,
             instances_cpu: vec![],
         });

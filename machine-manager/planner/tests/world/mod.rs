@@ -163,6 +163,7 @@ impl World {
                 .map(|n| NodeView {
                     node: n.clone(),
                     silent_for: None,
+                    dead: false,
                     cpu: None,
                     instances_cpu: vec![],
                 })
