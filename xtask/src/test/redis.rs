@@ -84,3 +84,23 @@ pub fn version() -> String {
         Some(Err(_)) | None => "unknown version".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_of_our_own_answers_and_is_gone_at_the_end() {
+        if process::find("redis-server").is_none() {
+            println!("SKIPPED: a_redis_of_our_own: redis-server is not installed");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let redis = start(dir.path()).unwrap();
+        let port: u16 =
+            redis.url.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
+        assert!(answers(port));
+        drop(redis);
+        assert!(!answers(port));
+    }
+}
