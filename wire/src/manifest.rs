@@ -10,7 +10,7 @@ mod tests;
 
 pub use budget::BudgetManifest;
 pub use node_type::{NodeTypeManifest, PoolManifest};
-pub use parse::{Format, Manifest, ManifestError, from_value, parse_text};
+pub use parse::{Format, MANIFEST_BYTES_MAX, Manifest, ManifestError, from_value, parse_text};
 pub use service::{
     HealthManifest, HoldManifest, LifecycleManifest, LoadManifest, MountManifest, NeedsManifest,
     ResourcesManifest, RolloutManifest, RouteManifest, RunManifest, ServiceManifest,
