@@ -63,12 +63,14 @@ impl Scrape {
     }
 }
 
-fn counter(mut encoder: MetricEncoder<'_>, labels: &[(&str, &str)], value: u64) -> fmt::Result {
-    ConstCounter::new(value).encode(encoder.encode_family(&labels)?)
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+fn counter(metric: &mut MetricEncoder<'_>, labels: Labels<'_>, value: u64) -> fmt::Result {
+    ConstCounter::new(value).encode(metric.encode_family(&labels)?)
 }
 
-fn gauge(mut encoder: MetricEncoder<'_>, labels: &[(&str, &str)], value: u32) -> fmt::Result {
-    ConstGauge::new(i64::from(value)).encode(encoder.encode_family(&labels)?)
+fn gauge(metric: &mut MetricEncoder<'_>, labels: Labels<'_>, value: u32) -> fmt::Result {
+    ConstGauge::new(i64::from(value)).encode(metric.encode_family(&labels)?)
 }
 
 impl Collector for Scrape {
@@ -85,10 +87,9 @@ impl Collector for Scrape {
             for (index, count) in service.sum.codes.iter().enumerate().filter(|(_, n)| **n > 0) {
                 let code = (index + 100).to_string();
                 let labels = [("service", service.name.as_str()), ("code", code.as_str())];
-                counter(requests.encode_family(&labels.as_slice())?, &[], *count)?;
+                counter(&mut requests, &labels, *count)?;
             }
         }
-        drop(requests);
         durations(&mut encoder, &services)?;
         ages(&mut encoder, &services)?;
         type Value = fn(&Read) -> u64;
@@ -100,7 +101,7 @@ impl Collector for Scrape {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for service in &services {
                 let labels = [("service", service.name.as_str())];
-                counter(metric.encode_family(&labels.as_slice())?, &[], value(service))?;
+                counter(&mut metric, &labels, value(service))?;
             }
         }
         type Level = fn(&Read) -> u32;
@@ -115,7 +116,7 @@ impl Collector for Scrape {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for service in &services {
                 let labels = [("service", service.name.as_str())];
-                gauge(metric.encode_family(&labels.as_slice())?, &[], level(service))?;
+                gauge(&mut metric, &labels, level(service))?;
             }
         }
         let help = "Requests for which there is no route";

@@ -78,7 +78,7 @@ impl Streaming {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => self.sending = None,
                 // An instance may answer and stop listening; its answer still counts.
-                Poll::Ready(Err(Fault::Io(_))) => {
+                Poll::Ready(Err(Fault::Io)) => {
                     self.sending = None;
                     self.keep = false;
                 }

@@ -24,6 +24,8 @@ const SPAN: Duration = Duration::from_secs(2);
 const WAKE_EVERY: Duration = Duration::from_secs(1);
 /// A wake is answered from memory; later it is asked again anyway.
 const WAKE_DEADLINE: Duration = Duration::from_secs(2);
+/// A pick ends within this: a table in use for so long is the only one in use.
+const SETTLE: Duration = Duration::from_millis(20);
 /// Services woken at once.
 const WAKES_AT_ONCE: usize = 8;
 
@@ -118,6 +120,9 @@ fn demand_of(service: &Service, told: &mut Told, now: Mono) -> Demand {
             *in_flight.entry(instance.id.clone()).or_insert(0) += n;
         }
     }
+    // Only then are all picks from the table before counted among the requests in flight.
+    let settled = now.since(snapshot.generation_since) >= SETTLE;
+    let routes_gen = if settled { snapshot.generation } else { Some(told.generation) };
     let demand = Demand {
         at: domain::Timestamp::default(),
         queued: service.queue.held(),
@@ -129,7 +134,7 @@ fn demand_of(service: &Service, told: &mut Told, now: Mono) -> Demand {
         p95: sum.quantile_since(&before, 0.95),
         last_request_ago: service.last_request_ago(now),
         open_connections: service.tunnels.load(Relaxed),
-        routes_gen: snapshot.generation.unwrap_or_default(),
+        routes_gen: routes_gen.unwrap_or_default(),
     };
     let last = told.sums.back().map(|(at, _)| *at);
     if last.is_none_or(|at| now.since(at) >= TELL_EVERY)

@@ -8,7 +8,7 @@ use crate::outcome::AtInstance;
 use crate::refuse::problem;
 use crate::upstream::{Fault, Sending, Upstream};
 use crate::worker::{Local, Worker};
-use crate::{orca, tunnel, wait};
+use crate::{orca, tunnel};
 use bytes::Bytes;
 use domain::Mono;
 use http::request::Parts;
@@ -34,19 +34,14 @@ const CONNECTS_MAX: u32 = 3;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest such wait: an instance that came back is found within this.
 const PAUSE_MAX: Duration = Duration::from_millis(800);
-/// What a held request takes besides its head: tasks, buffers of both connections.
-const HELD_BYTES: u64 = 2048;
-/// Body bytes that may have been read ahead with a held request's head.
-const READ_AHEAD_BYTES: u64 = 64 << 10;
-
 /// One request on its way.
-struct Passage {
-    worker: Rc<Worker>,
-    conn: Arc<Conn>,
-    local: Rc<Local>,
-    parts: Parts,
-    arrived: Mono,
-    framing: Framing,
+pub struct Passage {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) conn: Arc<Conn>,
+    pub(crate) local: Rc<Local>,
+    pub(crate) parts: Parts,
+    pub(crate) arrived: Mono,
+    pub(crate) framing: Framing,
 }
 
 /// How a try failed.
@@ -206,7 +201,8 @@ impl Passage {
         self.pick_now(avoid)
     }
 
-    fn pick_now(&self, avoid: Option<u64>) -> Result<AtInstance, NoPick> {
+    /// Picks past those who wait.
+    pub(crate) fn pick_now(&self, avoid: Option<u64>) -> Result<AtInstance, NoPick> {
         let snapshot = self.local.service.snapshot.load();
         let now = self.worker.now();
         let avoid = avoid
@@ -224,61 +220,6 @@ impl Passage {
             stats.used_report(now.since(reported.at));
         }
         AtInstance::enter(&self.worker, &self.local, entry, self.arrived, now).ok_or(NoPick::Full)
-    }
-
-    /// Waits in the service's queue until an instance has room.
-    async fn hold(&self, why: NoPick) -> Result<AtInstance, Response<AnswerBody>> {
-        let service = &self.local.service;
-        let front = service.front.load_full();
-        if !front.startable && service.snapshot.load().entries.is_empty() {
-            let detail = "the service has no instance and none may be started; `tally explain service` says why";
-            return Err(problem(Kind::Unavailable, detail));
-        }
-        self.conn.enter(Phase::Held);
-        let now = self.worker.now();
-        let Ok(mut ticket) = service.queue.enter(&front.hold, self.held_bytes(), now) else {
-            return Err(contended(why, "and as many requests wait as may"));
-        };
-        self.worker.shared.began_to_wait(service);
-        wait::pump(service, now);
-        let mut why = why;
-        loop {
-            let left = front.hold.deadline.saturating_sub(self.worker.now().since(self.arrived));
-            if tokio::time::timeout(left, ticket.turn()).await.is_err() {
-                return Err(contended(why, "and the request waited as long as it may"));
-            }
-            match self.pick_now(None) {
-                Ok(at) => return Ok(at),
-                Err(again) => why = again,
-            }
-            ticket.again();
-        }
-    }
-
-    /// Waits a little after connect errors, counted among the held.
-    async fn pause(&self, pause: Duration) -> Result<(), Response<AnswerBody>> {
-        let service = &self.local.service;
-        let front = service.front.load_full();
-        self.conn.enter(Phase::Held);
-        let now = self.worker.now();
-        let ticket = service.queue.enter(&front.hold, self.held_bytes(), now);
-        if ticket.is_err() || now.since(self.arrived) + pause > front.hold.deadline {
-            return Err(problem(Kind::Unavailable, "no instance accepts connections"));
-        }
-        self.worker.shared.began_to_wait(service);
-        tokio::time::sleep(pause).await;
-        Ok(())
-    }
-
-    fn held_bytes(&self) -> u64 {
-        let head: usize =
-            self.parts.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
-        let body = match self.framing {
-            Framing::None => 0,
-            Framing::Length(n) => n.min(READ_AHEAD_BYTES),
-            Framing::Chunked | Framing::Close => READ_AHEAD_BYTES,
-        };
-        HELD_BYTES + body + head as u64
     }
 
     /// Sends the request to one instance and reads its answer's head.
@@ -309,8 +250,8 @@ impl Passage {
                 match going.poll(cx, &upstream) {
                     Poll::Pending => {}
                     Poll::Ready(Ok(())) => out_is_gone = true,
-                    Poll::Ready(Err(Fault::Client(e))) => {
-                        return Poll::Ready(Err(Fault::Client(e)));
+                    Poll::Ready(Err(Fault::Client)) => {
+                        return Poll::Ready(Err(Fault::Client));
                     }
                     // An instance may answer early and stop listening: see what it says.
                     Poll::Ready(Err(_)) => out_is_gone = true,
@@ -333,12 +274,12 @@ impl Passage {
                 Ok((answer, upstream, rest))
             }
             Ok(None) => Err(Failure::Late),
-            Err(Fault::Client(_)) => Err(Failure::Client),
+            Err(Fault::Client) => Err(Failure::Client),
             Err(Fault::Nonsense(nonsense)) => Err(Failure::Nonsense(nonsense.0)),
-            Err(Fault::Io(_) | Fault::Eof) if upstream.seen => {
+            Err(Fault::Io | Fault::Eof) if upstream.seen => {
                 Err(Failure::Nonsense("it broke off within its head"))
             }
-            Err(Fault::Io(_) | Fault::Eof) => {
+            Err(Fault::Io | Fault::Eof) => {
                 let back = going.can_repeat().then_some(going);
                 Err(Failure::Reset { stale: upstream.used, sending: back })
             }
@@ -415,15 +356,4 @@ fn lost() -> Response<AnswerBody> {
         Kind::BadGateway,
         "the instance was lost before it answered; the request may have been carried out",
     )
-}
-
-fn contended(why: NoPick, and: &str) -> Response<AnswerBody> {
-    match why {
-        NoPick::Nothing => {
-            problem(Kind::Unavailable, &format!("no instance of the service is ready, {and}"))
-        }
-        NoPick::Full => {
-            problem(Kind::Contended, &format!("all instances of the service are busy, {and}"))
-        }
-    }
 }

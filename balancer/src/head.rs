@@ -226,6 +226,7 @@ pub fn read_answer(buffer: &mut BytesMut, method: &Method) -> Result<Option<Answ
         *span = (name, header.name.len(), value, header.value.len());
     }
     let head = buffer.split_to(length).freeze();
+    let mut hops = Hops::default();
     let mut map = HeaderMap::with_capacity(count);
     for (name, name_len, value, value_len) in &spans[..count] {
         let name = HeaderName::from_bytes(&head[*name..name + name_len])
@@ -235,15 +236,52 @@ pub fn read_answer(buffer: &mut BytesMut, method: &Method) -> Result<Option<Answ
             if *value_len == 0 { Bytes::new() } else { head.slice(*value..value + value_len) };
         let value = HeaderValue::from_maybe_shared(bytes)
             .map_err(|_bad| Nonsense("a header's value is none"))?;
-        map.try_append(name, value).map_err(|_full| Nonsense("it has too many headers"))?;
+        if let Some((name, value)) = hops.sort_out(name, value) {
+            map.try_append(name, value).map_err(|_full| Nonsense("it has too many headers"))?;
+        }
     }
-    finish(status, version, map, method).map(Some)
+    finish(status, version, map, hops, method).map(Some)
+}
+
+/// Headers of an answer that go no further, but say something to the balancer.
+#[derive(Debug, Default)]
+struct Hops {
+    connection: Vec<HeaderValue>,
+    codings: Vec<HeaderValue>,
+    upgrade: Option<HeaderValue>,
+    load: Option<HeaderValue>,
+}
+
+impl Hops {
+    /// The header itself if it goes on.
+    fn sort_out(
+        &mut self,
+        name: HeaderName,
+        value: HeaderValue,
+    ) -> Option<(HeaderName, HeaderValue)> {
+        if name == header::CONTENT_LENGTH {
+            return Some((name, value));
+        }
+        if name == LOAD_HEADER {
+            self.load = Some(value);
+        } else if !is_hop(&name) {
+            return Some((name, value));
+        } else if name == header::CONNECTION {
+            self.connection.push(value);
+        } else if name == header::TRANSFER_ENCODING {
+            self.codings.push(value);
+        } else if name == header::UPGRADE {
+            self.upgrade = Some(value);
+        }
+        None
+    }
 }
 
 fn finish(
     status: StatusCode,
     version: Version,
     mut headers: HeaderMap,
+    hops: Hops,
     method: &Method,
 ) -> Result<Answer, Nonsense> {
     let bodiless = status.is_informational()
@@ -255,10 +293,9 @@ fn finish(
     if let Some(length) = one_length(&headers)? {
         framing = Framing::Length(length);
     }
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
+    if let Some(coding) = hops.codings.first() {
         let plain = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-        if !plain || codings.next().is_some() || version == Version::HTTP_10 {
+        if !plain || hops.codings.len() > 1 || version == Version::HTTP_10 {
             return Err(Nonsense("its transfer coding is not just chunked"));
         }
         // Both ways to end a body: somebody between may believe the other one. The chunks count,
@@ -267,47 +304,27 @@ fn finish(
         framing = Framing::Chunked;
         headers.remove(header::CONTENT_LENGTH);
     }
-    let upgrade =
-        (status == StatusCode::SWITCHING_PROTOCOLS).then(|| headers.remove(header::UPGRADE));
-    if headers.contains_key(header::CONNECTION) {
-        for value in headers.get_all(header::CONNECTION) {
-            keep &= !has_token(value.as_bytes(), b"close");
-            keep |= version == Version::HTTP_10 && has_token(value.as_bytes(), b"keep-alive");
-        }
-        take_off_named(&mut headers);
+    for value in &hops.connection {
+        keep &= !has_token(value.as_bytes(), b"close");
+        keep |= version == Version::HTTP_10 && has_token(value.as_bytes(), b"keep-alive");
+        take_off_named(&mut headers, value);
     }
-    for hop in [
-        header::CONNECTION,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::TE,
-        header::TRAILER,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-    ] {
-        headers.remove(hop);
-    }
-    let load = headers.remove(LOAD_HEADER);
     if bodiless {
         framing = Framing::None;
     }
     keep &= framing != Framing::Close;
-    Ok(Answer { status, headers, framing, keep, upgrade: upgrade.flatten(), load })
+    let upgrade = hops.upgrade.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS);
+    Ok(Answer { status, headers, framing, keep, upgrade, load: hops.load })
 }
 
 /// Removes headers that `Connection` names, except the length.
-fn take_off_named(headers: &mut HeaderMap) {
-    let named = Named::of(headers);
-    if named.values.is_none() {
-        return;
-    }
-    let gone: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| **name != header::CONTENT_LENGTH && named.has(name))
-        .cloned()
-        .collect();
-    for name in gone {
-        headers.remove(name);
+fn take_off_named(headers: &mut HeaderMap, connection: &HeaderValue) {
+    for word in connection.as_bytes().split(|b| *b == b',') {
+        if let Ok(name) = HeaderName::from_bytes(word.trim_ascii())
+            && name != header::CONTENT_LENGTH
+        {
+            headers.remove(name);
+        }
     }
 }
 

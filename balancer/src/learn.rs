@@ -34,6 +34,7 @@ struct Member {
 struct Known {
     service: Arc<Service>,
     table: Option<RouteTable>,
+    table_since: Mono,
     members: BTreeMap<InstanceId, Member>,
     interval_began: Mono,
     front_missing_since: Option<Mono>,
@@ -118,6 +119,7 @@ impl World {
         let known = Known {
             service,
             table: None,
+            table_since: now,
             members: BTreeMap::new(),
             interval_began: now,
             front_missing_since: None,
@@ -158,6 +160,7 @@ impl World {
             depart(&known.service, Some(member));
         }
         known.table = Some(table.clone());
+        known.table_since = now;
         self.serial = serial;
     }
 
@@ -195,6 +198,7 @@ impl World {
             entries: entries.collect(),
             policy: front.policy,
             generation: known.table.as_ref().map(|t| t.generation),
+            generation_since: known.table_since,
             ..Snapshot::empty()
         };
         let (concurrency, slow_start) = (front.concurrency, front.slow_start);

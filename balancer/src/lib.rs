@@ -12,6 +12,7 @@ mod control;
 mod demand;
 mod forward;
 mod head;
+mod hold;
 mod learn;
 mod listener;
 mod orca;

@@ -152,7 +152,7 @@ async fn drive(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
         service_fn(move |request| forward::serve(Rc::clone(&worker), Arc::clone(&conn), request))
     };
     let mut http = http1::Builder::new();
-    http.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX).keep_alive(true);
+    http.max_buf_size(HEAD_BYTES_MAX).max_header_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
     let mut connection = pin!(http.serve_connection(io, service).with_upgrades());
     let mut told = false;
     let ended = poll_fn(|cx| {

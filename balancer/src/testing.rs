@@ -1,7 +1,13 @@
 //! Small worlds for unit tests.
 
+use crate::Shared;
+use crate::route::Table;
+use arc_swap::ArcSwap;
+use chassis::Nudge;
 use domain::service::Hold;
 use domain::{PolicyName, Revision, RouteMode, ServiceFront};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// A front for any host and path.
@@ -21,5 +27,19 @@ pub fn front(name: &str) -> ServiceFront {
         load_balanced: true,
         revision: Revision(1),
         startable: true,
+    }
+}
+
+/// What workers share, with one worker and nothing published.
+pub fn shared() -> Shared {
+    Shared {
+        id: "b1".parse().unwrap(),
+        workers: 1,
+        seed: 1,
+        clock: Arc::new(chassis::SystemClock::new()),
+        table: ArcSwap::from_pointee(Table::default()),
+        unrouted: AtomicU64::new(0),
+        demand_nudge: Nudge::new(),
+        wake_nudge: Nudge::new(),
     }
 }

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio_util::io::poll_read_buf;
 
 /// A connection to an instance must stand within this; instances are near.
 pub const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -24,14 +25,14 @@ const READ_BODY_BYTES: usize = 64 << 10;
 /// Why an exchange with an instance failed.
 #[derive(Debug)]
 pub enum Fault {
-    /// The connection broke or never stood.
-    Io(io::Error),
+    /// The connection broke.
+    Io,
     /// It ended before the answer did.
     Eof,
     /// The answer must not be passed on.
     Nonsense(Nonsense),
     /// The client stopped sending its request.
-    Client(hyper::Error),
+    Client,
 }
 
 impl From<Nonsense> for Fault {
@@ -101,17 +102,12 @@ impl Upstream {
 
     /// Reads more into the buffer; 0 at the end.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, large: bool) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            self.buffer.reserve(if large { READ_BODY_BYTES } else { READ_BYTES });
-            match self.stream.try_read_buf(&mut self.buffer) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => {
-                    self.seen |= matches!(done, Ok(n) if n > 0);
-                    return Poll::Ready(done);
-                }
-            }
-        }
+        self.buffer.reserve(if large { READ_BODY_BYTES } else { READ_BYTES });
+        // A read that does not fill the buffer tells the runtime that there is no more, which
+        // spares the next look at this connection a system call.
+        let done = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer));
+        self.seen |= matches!(done, Ok(n) if n > 0);
+        Poll::Ready(done)
     }
 
     /// Reads the answer's head; interim answers (100, 103) are skipped.
@@ -134,7 +130,7 @@ impl Upstream {
             match ready!(self.poll_fill(cx, false)) {
                 Ok(0) => return Poll::Ready(Err(Fault::Eof)),
                 Ok(_) => {}
-                Err(e) => return Poll::Ready(Err(Fault::Io(e))),
+                Err(_broken) => return Poll::Ready(Err(Fault::Io)),
             }
         }
     }
@@ -241,8 +237,8 @@ impl Sending {
                 }
                 continue;
             }
-            if let Err(e) = ready!(self.poll_write(cx, to)) {
-                return Poll::Ready(Err(Fault::Io(e)));
+            if ready!(self.poll_write(cx, to)).is_err() {
+                return Poll::Ready(Err(Fault::Io));
             }
         }
     }
@@ -254,9 +250,9 @@ impl Sending {
         };
         let frame = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
-            Some(Err(e)) => {
+            Some(Err(_gone)) => {
                 self.kept = Kept::Gone;
-                return Poll::Ready(Err(Fault::Client(e)));
+                return Poll::Ready(Err(Fault::Client));
             }
             None => {
                 self.finish();

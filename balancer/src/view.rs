@@ -190,6 +190,8 @@ pub struct Snapshot {
     pub policy: PolicyName,
     /// The route table it was made of; `None` while none was ever seen.
     pub generation: Option<RouteGen>,
+    /// Since when that table is in use.
+    pub generation_since: Mono,
 }
 
 impl Candidates for Snapshot {
@@ -226,7 +228,13 @@ impl Snapshot {
             slow_start: Duration::ZERO,
             all_new: true,
         };
-        Snapshot { entries: Vec::new(), field, policy: PolicyName::Feedback, generation: None }
+        Snapshot {
+            entries: Vec::new(),
+            field,
+            policy: PolicyName::Feedback,
+            generation: None,
+            generation_since: Mono::default(),
+        }
     }
 
     /// Whether any instance takes requests.

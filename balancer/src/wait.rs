@@ -207,7 +207,7 @@ mod tests {
     fn first_come_first_served_and_only_as_many_as_there_is_room() {
         let queue = Queue::default();
         let now = Mono(Duration::from_secs(1));
-        let mut enter = || queue.enter(&hold(10, 1000), 10, now).unwrap();
+        let enter = || queue.enter(&hold(10, 1000), 10, now).unwrap();
         let (mut a, mut b, mut c) = (enter(), enter(), enter());
         assert!(!told(&mut a));
         queue.release(1);
