@@ -28,7 +28,7 @@ pub use container_planner::Policy;
 pub use executors::{Executors, HttpExecutors};
 pub use placements::{HttpPlacements, Placements};
 
-use chassis::{Identity, Listener, Metrics, Readiness, Shutdown};
+use chassis::{Halt, Identity, Listener, Metrics, Readiness, Shutdown};
 use domain::{Clock, IdSource};
 use reconcile::Reconciler;
 use registry::Registry;
@@ -56,6 +56,8 @@ pub struct Config {
     pub load: LoadEnds,
     /// After the shutdown started, for the step in hand and requests.
     pub grace: Duration,
+    /// Once set, every service is wanted at zero (`tally down`).
+    pub halt: Halt,
 }
 
 impl Config {
@@ -70,6 +72,7 @@ impl Config {
             holder: holder.into(),
             load,
             grace: Duration::from_secs(5),
+            halt: Halt::default(),
         }
     }
 }
@@ -111,6 +114,9 @@ pub enum Error {
     #[error("the container-manager did not end within {0:?}; it will be ended by force")]
     Grace(Duration),
 }
+
+/// Without a deadline the alarm sleeps this long: any time will do.
+const FAR: Duration = Duration::from_secs(3600);
 
 /// Runs the role until the shutdown.
 ///
@@ -154,6 +160,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), E
     let every = config.history_every;
     work.spawn(history::write(shared.clone(), registry, clock, every, work.clone()));
 
+    work.spawn(ring_at_deadlines(shared.clone(), Arc::clone(&deps.clock), work.clone()));
     let links = link::Links { shared: shared.clone(), executors, clock: Arc::clone(&deps.clock) };
     let reconciler = Reconciler {
         shared: shared.clone(),
@@ -166,6 +173,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), E
         ids: deps.ids,
         identity: deps.identity,
         load: config.load,
+        halt: config.halt,
         epoch,
         holder: config.holder,
         lease_ttl: config.lease_ttl,
@@ -177,6 +185,24 @@ pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), E
     lead(reconciler, config.beat, deps.readiness, &shutdown).await;
     work.start();
     if work.finished(config.grace).await { Ok(()) } else { Err(Error::Grace(config.grace)) }
+}
+
+/// Wakes the loop when a deadline passes before the next beat.
+async fn ring_at_deadlines(shared: Shared, clock: Arc<dyn Clock>, shutdown: Shutdown) {
+    let mut alarm = shared.alarm.subscribe();
+    loop {
+        let at = *alarm.borrow_and_update();
+        let wait = at.map_or(FAR, |at| at.since(clock.monotonic()));
+        // Every arm only waits; a changed alarm stays marked as changed.
+        tokio::select! {
+            () = shutdown.started() => return,
+            changed = alarm.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(wait) => {
+                shared.alarm.send_replace(None);
+                shared.nudge.nudge();
+            }
+        }
+    }
 }
 
 /// Steps until the shutdown, then gives the lease back.

@@ -330,3 +330,29 @@ async fn a_start_that_is_never_ready_fails_at_its_deadline_and_is_tried_less_and
     assert_eq!(cell.executors.started().len(), 3);
     manager.stop().await;
 }
+
+/// With a beat of a minute every step below is an event's doing.
+#[tokio::test]
+async fn a_wake_a_failure_and_a_drain_need_no_beat() {
+    let cell = Cell::new().await;
+    let manager = cell.manager_with("a", |config| config.beat = Duration::from_secs(60)).await;
+    put(&manager, "shop", &manifest(0, 4)).await;
+    cell.say(Says { active: true, ..Says::default() });
+    let _: Value = manager.client.post("/v1/services/shop/wake", &json!({}), LIMIT).await.unwrap();
+    let ids = until_routed(&cell, "shop", 1).await;
+    cell.executors.tell(&cell.node, &ids[0], RunState::Failed);
+    let now = until("another one", || async {
+        let now = until_routed(&cell, "shop", 1).await;
+        (now != ids).then_some(now)
+    })
+    .await;
+    let mut gone = manifest(0, 4);
+    gone["run"]["env"] = json!({"COLOUR": "blue"});
+    put(&manager, "shop", &gone).await;
+    until("the old revision ends", || async {
+        let running = cell.executors.running();
+        (running.len() == 1 && running != now).then_some(())
+    })
+    .await;
+    manager.stop().await;
+}

@@ -117,6 +117,15 @@ pub fn snapshot(world: &World, clock: &dyn Clock, epoch: Epoch) -> Snapshot {
     snapshot
 }
 
+/// Sees a halted cluster: whatever was declared, every service is held at zero and nobody waits.
+pub fn halt(snapshot: &mut Snapshot) {
+    for service in &mut snapshot.services {
+        service.spec.min_instances = 0;
+        service.hold = Some(0);
+        service.wake = None;
+    }
+}
+
 fn nodes(world: &World, now: Mono) -> BTreeMap<domain::NodeId, NodeView> {
     let view = |node: &Node| {
         let link = world.links.get(&node.id);

@@ -8,7 +8,7 @@ use crate::status::Status;
 use crate::world::Shared;
 use crate::{act, observe};
 use chassis::telemetry::Chain;
-use chassis::{Identity, Shutdown, Woke};
+use chassis::{Halt, Identity, Shutdown, Woke};
 use container_planner::{
     Grant, Memory, Plan, Policy, Snapshot, StartAsk, WaitWhy, Waiting, check, plan,
 };
@@ -23,6 +23,9 @@ use wire::placement::{
 
 /// Declarations are read this often however many nudges come: another manager's API writes too.
 const SERVICES_EVERY: Duration = Duration::from_secs(1);
+
+/// An alarm rings this much after its deadline, so that the step surely finds it passed.
+const ALARM_LATE: Duration = Duration::from_millis(2);
 
 /// How a step ended. Alerts hang on `Refused` and `Failed`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub struct Reconciler {
     pub identity: Identity,
     /// What instances are told.
     pub load: LoadEnds,
+    /// Once set, nothing is wanted.
+    pub halt: Halt,
     /// The term that calls are signed under.
     pub epoch: Arc<AtomicU64>,
     /// Who we are, among managers.
@@ -99,6 +104,9 @@ impl Reconciler {
         };
         self.refresh(woke).await?;
         let mut snapshot = observe::snapshot(&self.shared.world(), &*self.clock, lease.epoch);
+        if self.halt.is_set() {
+            observe::halt(&mut snapshot);
+        }
         let plans = match self.decide(&mut snapshot).await {
             Ok(plans) => plans,
             Err(violation) => return Ok(StepResult::Refused(violation)),
@@ -109,6 +117,7 @@ impl Reconciler {
         act::remember(&mut self.shared.world(), &merged);
         act::show(&self.shared, &merged);
         act::assign(&self.shared, &self.identity, &self.load, lease.epoch);
+        self.set_alarm(&merged);
         self.status.planned(&merged);
         Ok(StepResult::Done(changed))
     }
@@ -250,6 +259,15 @@ impl Reconciler {
         snapshot.awaiting_stops = false;
         let second = self.plan_checked(snapshot)?;
         Ok(vec![first, second])
+    }
+
+    /// A deadline that passes before the next beat is kept to the moment.
+    fn set_alarm(&self, merged: &Plan) {
+        let next = merged.next_at.map(|at| {
+            let wait = at.since(merged.at) + ALARM_LATE;
+            self.clock.monotonic().plus(wait)
+        });
+        self.shared.alarm.send_replace(next);
     }
 
     fn plan_checked(&mut self, snapshot: &Snapshot) -> Result<Plan, String> {

@@ -127,6 +127,8 @@ pub struct Shared {
     pub assignments: watch::Sender<BTreeMap<NodeId, Arc<Assignment>>>,
     /// What the board shall show.
     pub board: watch::Sender<crate::publish::Wanted>,
+    /// When the loop shall look again although nobody nudges: the next deadline.
+    pub alarm: watch::Sender<Option<Mono>>,
 }
 
 impl Default for Shared {
@@ -137,6 +139,7 @@ impl Default for Shared {
             events: watch::Sender::new(0),
             assignments: watch::Sender::new(BTreeMap::new()),
             board: watch::Sender::new(crate::publish::Wanted::default()),
+            alarm: watch::Sender::new(None),
         }
     }
 }

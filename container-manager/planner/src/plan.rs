@@ -14,7 +14,6 @@ use domain::{
     Resources, Revision, RouteTable, ServiceName, Timestamp,
 };
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// A start that needs a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +93,13 @@ impl Plan {
             && self.decisions.is_empty()
             && self.events.is_empty()
             && self.services.iter().all(|s| !s.memory_due && !s.removed)
+    }
+
+    /// Notes a moment at which the world must be looked at again; what is over says nothing.
+    fn look_again(&mut self, at: Option<Timestamp>) {
+        if let Some(at) = at.filter(|at| *at > self.at) {
+            self.next_at = Some(self.next_at.map_or(at, |known| known.min(at)));
+        }
     }
 
     /// Puts the decided rows and memories into a snapshot, as if they had been committed.
@@ -196,6 +202,7 @@ fn plan_service(
     forget_ended(&rows, &mut memory);
 
     let changed = collect_rows(service, &rows, plan);
+    plan.look_again(memory.guard.wait_until(now, policy));
     let told = tell(service, &sizing, &mut memory, now, plan);
     let due = memory.saved_at.is_none_or(|at| now.since(at) >= policy.remember_every);
     let memory_due = due || changed || told || routes_changed;
@@ -305,9 +312,7 @@ fn collect_rows(service: &ServiceView, rows: &[Instance], plan: &mut Plan) -> bo
     let mut changed = false;
     for (n, row) in rows.iter().enumerate() {
         let before = service.instances.get(n).map(|view| &view.row);
-        if let Some(deadline) = row.deadline {
-            plan.next_at = Some(plan.next_at.map_or(deadline, |at| at.min(deadline)));
-        }
+        plan.look_again(row.deadline);
         if before == Some(row) {
             continue;
         }
@@ -370,10 +375,4 @@ fn tell(
         values: sizing.inputs.clone(),
     });
     true
-}
-
-/// How long until `at`, for a loop that wakes at the next deadline.
-#[must_use]
-pub fn until(now: Timestamp, at: Option<Timestamp>) -> Option<Duration> {
-    at.map(|at| at.since(now))
 }
