@@ -65,6 +65,7 @@ fn start(dir: &Path) -> Result<Docker> {
         // daemon's own forwarder.
         "--iptables=false",
         "--ip6tables=false",
+        "--ip-forward=false",
     ]
     .map(str::to_owned);
     let bridge_is_ours = !bridge_exists();
