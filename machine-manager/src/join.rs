@@ -2,7 +2,7 @@
 //! secret. And the tokens.
 
 use crate::Manager;
-use crate::reconcile::{become_state, node_event};
+use crate::record::{become_state, node_event};
 use crate::world::Heard;
 use axum::extract::State;
 use axum::http::HeaderMap;

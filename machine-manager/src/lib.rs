@@ -11,13 +11,14 @@ mod placements;
 pub mod provider;
 pub mod providers;
 mod reconcile;
+mod record;
 mod stats;
 mod status;
 mod world;
 
-use chassis::{Client, Identity, Listener, Metrics, Nudge, Readiness, ServerLimits, Shutdown};
+use chassis::{Client, Halt, Identity, Listener, Metrics, Nudge, Readiness, ServerLimits, Shutdown};
 use domain::{Clock, IdSource};
-use machine_planner::Policy;
+pub use machine_planner::Policy;
 use provider::NodeProvider;
 use registry::{Lease, Registry};
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +58,8 @@ pub struct Config {
     pub stats_url: String,
     /// A protected node to have from the start; ordered once, adopted afterwards.
     pub first_node: Option<FirstNode>,
+    /// Once set, there is no first node any more (`tally down`).
+    pub halt: Halt,
 }
 
 /// What we ride on.

@@ -18,7 +18,7 @@ use std::time::Duration;
 /// A grant holds its room until the instance's row is there, at most this long.
 pub(crate) const RESERVED_FOR: Duration = Duration::from_secs(30);
 /// Demand that is not stated again within this is gone: its container-manager is away.
-pub(crate) const WANTED_FOR: Duration = Duration::from_secs(30);
+pub(crate) const WANTED_FOR: Duration = Duration::from_secs(5);
 /// Measurements that wait for the registry at most; beyond, the oldest are dropped.
 pub(crate) const STATS_WAITING_MAX: usize = 20_000;
 

@@ -3,7 +3,7 @@
 use super::budget::{moment, snapshot};
 use super::{LIST_MAX, WriteQuery, leading, registry_error};
 use crate::Manager;
-use crate::reconcile::{become_state, node_event};
+use crate::record::{become_state, node_event};
 use crate::status::{node_view, stats_view};
 use axum::Json;
 use axum::extract::{Path, Query, State};

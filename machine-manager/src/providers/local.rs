@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,6 +28,8 @@ pub const PORTS_EACH: u16 = 500;
 const TERM_LIMIT: Duration = Duration::from_secs(10);
 /// After SIGKILL a process is gone within this, or stuck in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// The one-time token, in the node's folder: an argument would show in process lists.
+const TOKEN_FILE: &str = "token";
 /// What we know of a node, in its folder.
 const FILE: &str = "local-node.json";
 
@@ -134,16 +137,19 @@ impl LocalProvider {
         let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log"));
         let log = log.map_err(|e| unsure("the node's log cannot be opened", &e))?;
         let errors = log.try_clone().map_err(|e| unsure("the node's log cannot be opened", &e))?;
+        write_secret(&folder.join(TOKEN_FILE), &order.token)
+            .map_err(|e| unsure("the node's token cannot be written", &e))?;
         let until = record.ports_from + PORTS_EACH - 1;
         let mut command = Command::new(&self.config.program);
         command
             .args(&self.config.arguments)
-            .args(["node", "join", "--api", &self.config.api, "--token", &order.token])
+            .args(["node", "join", "--api", &self.config.api, "--token-file"])
+            .arg(folder.join(TOKEN_FILE))
             .args(["--name", &order.name, "--address", "127.0.0.1", "--data"])
             .arg(&folder)
             .arg("--executor-listen")
             .arg(format!("unix:{}", self.socket(&order.node).display()))
-            .args(["--executor-ports", &format!("{}-{until}", record.ports_from)])
+            .args(["--ports", &format!("{}-{until}", record.ports_from)])
             .args(&self.config.extra)
             .stdin(Stdio::null())
             .stdout(log)
@@ -159,6 +165,12 @@ impl LocalProvider {
         Process::find(pid)
             .ok_or_else(|| refused("the node's process ended at once; its log says why".to_owned()))
     }
+}
+
+fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(secret.as_bytes())
 }
 
 fn read(folder: &Path) -> Option<Record> {
