@@ -4,6 +4,7 @@ pub mod admin;
 pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod halt;
 pub mod http;
 pub mod identity;
 pub mod ids;
@@ -16,6 +17,7 @@ pub mod telemetry;
 
 pub use admin::{Metrics, Readiness};
 pub use clock::SystemClock;
+pub use halt::Halt;
 pub use http::{Listen, Listener, PeerAddr, ServerLimits, serve};
 pub use identity::Identity;
 pub use ids::RandomIds;

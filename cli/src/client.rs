@@ -192,13 +192,10 @@ fn refused(status: StatusCode, problem: &Problem) -> Failure {
         write!(text, " (request {id}; the log of the API says more)").unwrap_or_default();
     }
     match status {
-        StatusCode::UNAUTHORIZED => {
+        StatusCode::UNAUTHORIZED if !text.contains("TALLY_TOKEN") => {
             Failure::Failed(format!("{text}; say --token, or set TALLY_TOKEN or TALLY_TOKEN_FILE"))
         }
-        StatusCode::CONFLICT => Failure::Conflict(text),
-        StatusCode::PRECONDITION_FAILED => {
-            Failure::Conflict(format!("{text}; look at it with `get`, then say its --if-version"))
-        }
+        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Failure::Conflict(text),
         StatusCode::BAD_REQUEST => Failure::Usage(text),
         StatusCode::UNPROCESSABLE_ENTITY if !problem.kind.ends_with("/cap") => Failure::Usage(text),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
@@ -242,6 +239,8 @@ pub struct Write<'a> {
     pub body: Option<&'a Value>,
     /// Asks the server what would happen.
     pub dry_run: bool,
+    /// Over a refusal that guards what runs or is promised.
+    pub force: bool,
     /// Which version it expects.
     pub expect: Expect,
 }
@@ -249,13 +248,19 @@ pub struct Write<'a> {
 impl<'a> Write<'a> {
     /// A write for real, whatever the version.
     pub fn new(method: Method, path: impl Into<String>, body: Option<&'a Value>) -> Write<'a> {
-        Write { method, path: path.into(), body, dry_run: false, expect: Expect::Any }
+        Write { method, path: path.into(), body, dry_run: false, force: false, expect: Expect::Any }
     }
 
     /// The same, perhaps as a dry run.
     #[must_use]
     pub fn dry(self, dry_run: bool) -> Write<'a> {
         Write { dry_run, ..self }
+    }
+
+    /// The same, perhaps over a refusal.
+    #[must_use]
+    pub fn forced(self, force: bool) -> Write<'a> {
+        Write { force, ..self }
     }
 
     /// The same, on a version.
@@ -343,7 +348,12 @@ impl Api {
             }
             None => Bytes::new(),
         };
-        let query = if write.dry_run { "?dry_run=true" } else { "" };
+        let query = match (write.dry_run, write.force) {
+            (false, false) => "",
+            (true, false) => "?dry_run=true",
+            (false, true) => "?force=true",
+            (true, true) => "?dry_run=true&force=true",
+        };
         let path = format!("{}{query}", write.path);
         let answer = self.call(write.method, &path, headers, body).await?;
         if answer.body.is_empty() {

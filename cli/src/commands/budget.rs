@@ -40,6 +40,9 @@ pub struct SetArgs {
     /// Whether what is left is spread over the days left.
     #[arg(long, value_parser = ["off", "strict"])]
     pub pacing: Option<String>,
+    /// Even below what protected nodes and minimum instances are promised to cost.
+    #[arg(long)]
+    pub force: bool,
     /// As every write.
     #[command(flatten)]
     pub write: WriteArgs,
@@ -86,7 +89,7 @@ async fn set(args: &SetArgs, global: &GlobalArgs) -> Result<(), Failure> {
     // The kept parts were read at this generation: a change in between is a conflict.
     let version = now.get("generation").and_then(Value::as_u64).filter(|n| *n > 0);
     let expect = version.map_or(Expect::Any, Expect::Version);
-    let request = Write::new(Method::PUT, "/v1/budget", Some(&body));
+    let request = Write::new(Method::PUT, "/v1/budget", Some(&body)).forced(args.force);
     let answer = api.write(request.dry(args.write.dry_run).expecting(expect)).await?;
     let shown = |key: &str| answer.get(key).and_then(Value::as_str).unwrap_or("?").to_owned();
     let sentence = format!(

@@ -1,6 +1,5 @@
 //! `tally explain`: why a service has the instances it has, why a node stands where it stands.
 
-use super::instance;
 use super::node::resolve;
 use super::shapes::{INSTANCE, NODE, SERVICE};
 use crate::client::{Api, Failure, GlobalArgs, Output, encode};
@@ -126,7 +125,7 @@ fn service_words(service: &Value, decisions: &[Value]) -> String {
 async fn explain_node(api: &Api, text: &str, output: Output) -> Result<(), Failure> {
     let id = resolve(api, text).await?;
     let node = api.get(&format!("/v1/nodes/{}", encode(&id))).await?;
-    let everywhere = instance::everywhere(api).await?;
+    let everywhere = api.list("/v1/instances").await?;
     let items = everywhere.get("items").and_then(Value::as_array);
     let here: Vec<Value> = items
         .into_iter()

@@ -94,7 +94,10 @@ async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> R
     let none = || {
         (404, "application/problem+json", r#"{"type":"/problems/not-found","title":"There is no such thing","status":404,"detail":"there is no such thing"}"#.to_owned())
     };
-    let (status, kind, text) = match script.answers.get_mut(&line) {
+    // A query that holds the present moment cannot be told beforehand: the path decides then.
+    let path = line.split("?since=").next().unwrap_or_default().to_owned();
+    let known = if script.answers.contains_key(&line) { line } else { path };
+    let (status, kind, text) = match script.answers.get_mut(&known) {
         None => none(),
         Some(answers) if answers.len() > 1 => answers.pop_front().unwrap_or_else(none),
         Some(answers) => answers.front().cloned().unwrap_or_else(none),

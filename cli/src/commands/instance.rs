@@ -1,15 +1,12 @@
 //! `tally instance`: list, look at, stop, read the logs.
 
-use super::WriteArgs;
 use super::shapes::INSTANCE;
 use crate::client::{Api, Failure, GlobalArgs, Output, Write, encode};
 use crate::show;
-use bytes::Bytes;
 use clap::Subcommand;
 use domain::{InstanceId, ServiceName};
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method};
-use serde_json::{Value, json};
+use http::Method;
+use serde_json::Value;
 
 /// `tally instance`.
 #[derive(Debug, Clone, Subcommand)]
@@ -30,14 +27,14 @@ pub enum InstanceCommand {
     Stop {
         /// Its id.
         id: InstanceId,
-        /// As every write.
-        #[command(flatten)]
-        write: WriteArgs,
     },
     /// Print what an instance wrote to its standard output and error.
     Logs {
         /// Its id.
         id: InstanceId,
+        /// How many lines at most, from the end.
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 200)]
+        lines: u32,
     },
 }
 
@@ -55,19 +52,17 @@ pub async fn run(command: InstanceCommand, global: &GlobalArgs) -> Result<(), Fa
         InstanceCommand::Ls { service } => {
             let body = match service {
                 Some(name) => of_service(&api, name.as_str()).await?,
-                None => everywhere(&api).await?,
+                None => api.list("/v1/instances").await?,
             };
             show::list(&body, &INSTANCE, output)
         }
         InstanceCommand::Get { id } => show::object(&api.get(&path(&id)).await?, &INSTANCE, output),
-        InstanceCommand::Stop { id, write } => {
-            let request =
-                Write::new(Method::POST, format!("{}/stop", path(&id)), Some(&Value::Null));
-            let body = api.write(Write { body: None, ..request }.dry(write.dry_run)).await?;
-            let text = format!("instance/{id} is stopping{}", write.note());
-            show::outcome(&body, id.as_str(), &text, output)
+        InstanceCommand::Stop { id } => {
+            let request = Write::new(Method::POST, format!("{}/stop", path(&id)), None);
+            let body = api.write(request).await?;
+            show::outcome(&body, id.as_str(), &format!("instance/{id} is stopping"), output)
         }
-        InstanceCommand::Logs { id } => logs(&api, &id, output).await,
+        InstanceCommand::Logs { id, lines } => logs(&api, &id, lines, output).await,
     }
 }
 
@@ -75,56 +70,17 @@ async fn of_service(api: &Api, service: &str) -> Result<Value, Failure> {
     api.list(&format!("/v1/services/{}/instances", encode(service))).await
 }
 
-/// Every instance: the API keeps them by service. A service removed meanwhile has none.
-pub async fn everywhere(api: &Api) -> Result<Value, Failure> {
-    let services = api.list("/v1/services").await?;
-    let names = services.get("items").and_then(Value::as_array).into_iter().flatten();
-    let mut all = Vec::new();
-    for name in names.filter_map(|s| s.get("name").and_then(Value::as_str)) {
-        let path = format!("/v1/services/{}/instances", encode(name));
-        if api.find(&path).await?.is_none() {
-            continue;
-        }
-        if let Some(Value::Array(mut items)) =
-            of_service(api, name).await?.get_mut("items").map(Value::take)
-        {
-            all.append(&mut items);
-        }
-    }
-    Ok(json!({ "items": all }))
-}
-
-/// Prints logs: text as it is; of a JSON body the text in it.
-async fn logs(api: &Api, id: &InstanceId, output: Output) -> Result<(), Failure> {
-    let path = format!("{}/logs", path(id));
-    let answer = api.call(Method::GET, &path, HeaderMap::new(), Bytes::new()).await?;
-    let kind = answer.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if !kind.starts_with("application/json") {
-        show::raw(&answer.body);
-        return Ok(());
-    }
-    let body: Value = serde_json::from_slice(&answer.body)
-        .map_err(|e| Failure::failed(format!("the logs cannot be read: {e}")))?;
+/// Prints the end of what an instance wrote.
+async fn logs(api: &Api, id: &InstanceId, lines: u32, output: Output) -> Result<(), Failure> {
+    let body = api.get(&format!("{}/logs?lines={lines}", path(id))).await?;
     match output {
         Output::Json => show::line(&show::json(&body)),
         Output::Yaml => show::line(show::yaml(&body)?.trim_end()),
         Output::Table | Output::Wide | Output::Name => {
-            lines(&body).iter().for_each(|line| show::line(line));
+            let lines = body.get("lines").and_then(Value::as_array);
+            // As it was written, colours included: a log is data.
+            lines.into_iter().flatten().filter_map(Value::as_str).for_each(show::line);
         }
     }
     Ok(())
-}
-
-/// The text of a JSON log: a text, a list of lines, or an object that holds either.
-fn lines(body: &Value) -> Vec<String> {
-    match body {
-        Value::String(text) => text.lines().map(str::to_owned).collect(),
-        Value::Array(items) => items.iter().flat_map(lines).collect(),
-        Value::Object(map) => ["items", "lines", "text", "stdout", "stderr", "line"]
-            .iter()
-            .filter_map(|key| map.get(*key))
-            .flat_map(lines)
-            .collect(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => Vec::new(),
-    }
 }

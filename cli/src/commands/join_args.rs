@@ -29,7 +29,7 @@ pub struct JoinArgs {
     #[arg(long, value_name = "ADDR")]
     pub executor_listen: Option<String>,
     /// Ports for instances, first-last [default: 20000-29999].
-    #[arg(long, value_name = "FIRST-LAST")]
+    #[arg(long = "executor-ports", alias = "ports", value_name = "FIRST-LAST")]
     pub ports: Option<String>,
     /// A label of this node, `key=value`; may be said several times.
     #[arg(long = "label", value_name = "KEY=VALUE")]

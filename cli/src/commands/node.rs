@@ -28,19 +28,25 @@ pub enum NodeCommand {
         /// The type's name.
         #[arg(value_name = "TYPE")]
         node_type: NodeTypeName,
-        /// As every write.
-        #[command(flatten)]
-        write: WriteArgs,
     },
     /// Empty a node: its instances start elsewhere first, then it stops.
-    Drain(NodeWrite),
+    Drain {
+        /// Its id or its name.
+        node: String,
+    },
     /// Remove a node. One that is lost frees what waited for its return.
     #[command(visible_alias = "delete")]
     Rm(NodeWrite),
     /// Keep a node through every scale-in; its price becomes an obligation.
     Protect(NodeWrite),
     /// Let a node stop again when it is not needed.
-    Unprotect(NodeWrite),
+    Unprotect {
+        /// Its id or its name.
+        node: String,
+        /// As every write.
+        #[command(flatten)]
+        write: WriteArgs,
+    },
     /// Show a node's measurements.
     #[command(long_about = "Show a node's measurements: processors, memory, disk, bandwidth.\n\n\
         Example:\n  tally node stats n-0123456789 --since 30m")]
@@ -68,6 +74,9 @@ pub enum NodeCommand {
 pub struct NodeWrite {
     /// Its id or its name.
     pub node: String,
+    /// Over the refusal that guards what runs on it or what the cap allows.
+    #[arg(long)]
+    pub force: bool,
     /// As every write.
     #[command(flatten)]
     pub write: WriteArgs,
@@ -85,9 +94,6 @@ pub struct TokenArgs {
     /// How long the token is good.
     #[arg(long, value_name = "DURATION", default_value = "1h")]
     pub ttl: Span,
-    /// As every write.
-    #[command(flatten)]
-    pub write: WriteArgs,
 }
 
 fn path(id: &str) -> String {
@@ -126,29 +132,30 @@ pub async fn run(command: NodeCommand, global: &GlobalArgs) -> Result<(), Failur
             let id = resolve(&api, &node).await?;
             show::object(&api.get(&path(&id)).await?, &NODE, output)
         }
-        NodeCommand::Order { node_type, write } => {
+        NodeCommand::Order { node_type } => {
             let body = json!({ "type": node_type });
-            let request = Write::new(Method::POST, "/v1/nodes", Some(&body)).dry(write.dry_run);
-            let node = api.write(request).await?;
+            let node = api.write(Write::new(Method::POST, "/v1/nodes", Some(&body))).await?;
             let id = node.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let text = format!("node/{id} of type {node_type} is ordered{}", write.note());
+            let text = format!("node/{id} of type {node_type} is ordered");
             show::outcome(&node, &id, &text, output)
         }
-        NodeCommand::Drain(NodeWrite { node, write }) => {
+        NodeCommand::Drain { node } => {
             let id = resolve(&api, &node).await?;
             let request = Write::new(Method::POST, format!("{}/drain", path(&id)), None);
-            let body = api.write(request.dry(write.dry_run)).await?;
-            let text = format!("node/{id} is draining{}", write.note());
-            show::outcome(&body, &id, &text, output)
+            let body = api.write(request).await?;
+            show::outcome(&body, &id, &format!("node/{id} is draining"), output)
         }
-        NodeCommand::Rm(NodeWrite { node, write }) => {
+        NodeCommand::Rm(NodeWrite { node, force, write }) => {
             let id = resolve(&api, &node).await?;
-            let request = Write::new(Method::DELETE, path(&id), None);
+            let request = Write::new(Method::DELETE, path(&id), None).forced(force);
             let body = api.write(request.dry(write.dry_run)).await?;
             show::outcome(&body, &id, &format!("node/{id} is removed{}", write.note()), output)
         }
         NodeCommand::Protect(to) => protect(&api, to, false, output).await,
-        NodeCommand::Unprotect(to) => protect(&api, to, true, output).await,
+        NodeCommand::Unprotect { node, write } => {
+            let to = NodeWrite { node, force: false, write };
+            protect(&api, to, true, output).await
+        }
         NodeCommand::Stats { node, since } => {
             let id = resolve(&api, &node).await?;
             let stats = api.list(&format!("{}/stats{}", path(&id), since.query()?)).await?;
@@ -163,8 +170,8 @@ pub async fn run(command: NodeCommand, global: &GlobalArgs) -> Result<(), Failur
 async fn protect(api: &Api, to: NodeWrite, may_stop: bool, output: Output) -> Result<(), Failure> {
     let id = resolve(api, &to.node).await?;
     let change = json!({ "may_stop": may_stop });
-    let request = Write::new(Method::PATCH, path(&id), Some(&change)).dry(to.write.dry_run);
-    let body = api.write(request).await?;
+    let request = Write::new(Method::PATCH, path(&id), Some(&change)).forced(to.force);
+    let body = api.write(request.dry(to.write.dry_run)).await?;
     let state = if may_stop { "may stop again" } else { "is protected" };
     show::outcome(&body, &id, &format!("node/{id} {state}{}", to.write.note()), output)
 }
@@ -175,8 +182,7 @@ async fn token(api: &Api, args: &TokenArgs, output: Output) -> Result<(), Failur
     if let Some(name) = &args.name {
         body["name"] = json!(name);
     }
-    let request = Write::new(Method::POST, "/v1/node-tokens", Some(&body));
-    let answer = api.write(request.dry(args.write.dry_run)).await?;
+    let answer = api.write(Write::new(Method::POST, "/v1/node-tokens", Some(&body))).await?;
     let token = answer.get("token").and_then(Value::as_str).unwrap_or_default().to_owned();
     show::outcome(&answer, &token, &token, output)?;
     if matches!(output, Output::Table | Output::Wide) {

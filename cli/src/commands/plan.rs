@@ -84,8 +84,5 @@ fn words(plan: &PlanAnswer) -> String {
 }
 
 fn short(value: &Value) -> String {
-    match value {
-        Value::Null => "(absent)".to_owned(),
-        other => printable(&other.to_string()),
-    }
+    if value.is_null() { "(absent)".to_owned() } else { printable(&value.to_string()) }
 }

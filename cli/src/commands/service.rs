@@ -71,9 +71,6 @@ pub enum ServiceCommand {
     Wake {
         /// Its name.
         name: ServiceName,
-        /// As every write.
-        #[command(flatten)]
-        write: WriteArgs,
     },
     /// Replace every instance, as a new revision would, without losing requests.
     Restart {
@@ -128,9 +125,9 @@ pub async fn run(command: ServiceCommand, global: &GlobalArgs) -> Result<(), Fai
             };
             show::outcome(&answer, name.as_str(), &text, output)
         }
-        ServiceCommand::Wake { name, write } => {
-            let answer = act(&api, &name, "wake", &json!({}), write).await?;
-            let text = format!("service/{name} is woken{}", write.note());
+        ServiceCommand::Wake { name } => {
+            let answer = act(&api, &name, "wake", &json!({}), WriteArgs::default()).await?;
+            let text = format!("service/{name} is woken");
             show::outcome(&answer, name.as_str(), &text, output)
         }
         ServiceCommand::Restart { name, write } => {

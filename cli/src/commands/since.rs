@@ -5,29 +5,26 @@ use clap::Args;
 use domain::{Clock, Timestamp, units};
 
 /// Which part of a history.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct SinceArgs {
     /// From when: a span back from now (1h), or a moment (2026-11-22T04:17:00Z).
-    #[arg(long, value_name = "WHEN")]
-    pub since: Option<String>,
+    #[arg(long, value_name = "WHEN", default_value = "1h")]
+    pub since: String,
     /// Until when, in the same forms.
     #[arg(long, value_name = "WHEN")]
     pub until: Option<String>,
 }
 
 impl SinceArgs {
-    /// As a query: empty, or `?since=...&until=...`.
+    /// As a query: `?since=...&until=...`.
     ///
     /// # Errors
     /// `Usage` when a moment is of neither form.
     pub fn query(&self) -> Result<String, Failure> {
         let now = chassis::clock::SystemClock::new().now();
-        let mut query = String::new();
-        for (name, when) in [("since", &self.since), ("until", &self.until)] {
-            if let Some(text) = when {
-                let mark = if query.is_empty() { '?' } else { '&' };
-                query = format!("{query}{mark}{name}={}", encode(&moment(text, now)?));
-            }
+        let mut query = format!("?since={}", encode(&moment(&self.since, now)?));
+        if let Some(until) = &self.until {
+            query = format!("{query}&until={}", encode(&moment(until, now)?));
         }
         Ok(query)
     }
@@ -54,7 +51,9 @@ mod tests {
         assert_eq!(moment("1h", now).unwrap(), "2026-11-22T03:17:00.000Z");
         assert_eq!(moment("2026-11-22T05:17:00+01:00", now).unwrap(), "2026-11-22T04:17:00.000Z");
         assert_eq!(moment("yesterday", now).unwrap_err().code(), 2);
-        let none = SinceArgs::default();
-        assert_eq!(none.query().unwrap(), "");
+        let since = "2026-11-22T04:17:00Z".to_owned();
+        let args = SinceArgs { until: Some(since.clone()), since };
+        let at = "2026-11-22T04%3A17%3A00.000Z";
+        assert_eq!(args.query().unwrap(), format!("?since={at}&until={at}"));
     }
 }

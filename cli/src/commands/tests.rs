@@ -241,6 +241,7 @@ async fn writes_say_what_they_mean() {
         (&["node", "drain", NODE], "POST /v1/nodes/n-0123456789/drain", Value::Null),
         (&["node", "drain", "db-1"], "POST /v1/nodes/n-0123456789/drain", Value::Null),
         (&["node", "rm", NODE], "DELETE /v1/nodes/n-0123456789", Value::Null),
+        (&["node", "rm", NODE, "--force"], "DELETE /v1/nodes/n-0123456789?force=true", Value::Null),
         (&["node", "protect", NODE], "PATCH /v1/nodes/n-0123456789", json!({ "may_stop": false })),
         (&["node", "unprotect", NODE], "PATCH /v1/nodes/n-0123456789", json!({ "may_stop": true })),
         (
@@ -307,7 +308,12 @@ async fn reads_print_in_every_form() {
         .on("GET /v1/node-types/small", 200, &json!({ "name": "small" }))
         .on("GET /v1/budget", 200, &json!({ "monthly_cap": "unset", "held_back": [{}] }))
         .on("GET /v1/instances/shop-0123456789", 200, &json!({ "id": "shop-0123456789" }))
-        .on_text("GET /v1/instances/shop-0123456789/logs", 200, "text/plain", "one\ntwo\n");
+        .on("GET /v1/instances", 200, &instances(&[1]))
+        .on(
+            "GET /v1/instances/shop-0123456789/logs?lines=200",
+            200,
+            &json!({ "instance": "shop-0123456789", "lines": ["one", "two"] }),
+        );
     let commands: &[&[&str]] = &[
         &["service", "ls"],
         &["service", "get", "shop"],
