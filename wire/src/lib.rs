@@ -5,6 +5,8 @@
 //! `goldens/`, so that a change of the wire is seen as a change of a file.
 
 pub mod assignment;
+#[cfg(test)]
+mod goldens;
 pub mod join;
 pub mod manifest;
 pub mod node_file;
