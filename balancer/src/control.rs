@@ -14,6 +14,9 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 /// Changes that come within this are read together: a fleet's reports are one reading, and a pick
 /// is still informed well within a report's useful life.
 const GATHER: Duration = Duration::from_millis(5);
+/// After a reading the board is left alone for so many times as long as the reading took: a large
+/// board, always changing, takes a fifth of one processor at most.
+const REST_PER_READ: u32 = 4;
 /// How often failing instances are judged and waiting requests looked after.
 const JUDGE_EVERY: Duration = Duration::from_millis(50);
 /// Changed services read one by one; more are read as a whole.
@@ -82,6 +85,7 @@ async fn read(
     let mut next = Read::All;
     let mut lost = false;
     while !shutdown.has_started() {
+        let began = shared.clock.monotonic();
         let failed = match take(&*board, &shared, &world, &next).await {
             Ok(()) => {
                 readiness.have(BOARD_MISSING);
@@ -101,6 +105,11 @@ async fn read(
             tracing::info!("the scoreboard is back");
         }
         lost = failed;
+        let took = shared.clock.monotonic().since(began);
+        tokio::select! {
+            () = shutdown.started() => return,
+            () = tokio::time::sleep(took.saturating_mul(REST_PER_READ).min(READ_EVERY)) => {}
+        }
         next = tokio::select! {
             () = shutdown.started() => return,
             () = tokio::time::sleep(READ_EVERY) => Read::All,
@@ -155,9 +164,7 @@ async fn take(
         Read::All => {
             let view = board.view().await?;
             let now = shared.clock.monotonic();
-            let mut world = world.lock();
-            world.take_view(shared, &view, now);
-            world.refresh(now);
+            world.lock().take_view(shared, &view, now);
         }
         Read::Services(names) => {
             for name in names {
@@ -180,6 +187,7 @@ async fn judge(shared: Arc<Shared>, world: SharedWorld, shutdown: Shutdown) {
         world.lock().judge(now);
         for service in shared.table.load().services() {
             crate::wait::pump(service, now);
+            shared.look_at_queue(service);
         }
     }
 }

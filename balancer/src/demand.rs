@@ -156,7 +156,6 @@ pub async fn wake(manager: Client, shared: Arc<Shared>, shutdown: Shutdown) {
             futures_util::stream::iter(waiting).for_each_concurrent(WAKES_AT_ONCE, |service| {
                 let (manager, id) = (manager.clone(), shared.id.as_str().to_owned());
                 async move {
-                    service.wake_wanted.store(false, Relaxed);
                     let request = WakeRequest { balancer: Some(id), queued: service.queue.held() };
                     let path = format!("/v1/services/{}/wake", service.name);
                     let answer =

@@ -32,7 +32,7 @@ impl Passage {
         let Ok(mut ticket) = service.queue.enter(&front.hold, self.held_bytes(), now) else {
             return Err(contended(why, "and as many requests wait as may"));
         };
-        self.worker.shared.began_to_wait(service);
+        self.worker.shared.waits(service);
         wait::pump(service, now);
         let mut why = why;
         loop {
@@ -58,7 +58,7 @@ impl Passage {
         if ticket.is_err() || now.since(self.arrived) + pause > front.hold.deadline {
             return Err(problem(Kind::Unavailable, "no instance accepts connections"));
         }
-        self.worker.shared.began_to_wait(service);
+        self.worker.shared.waits(service);
         tokio::time::sleep(pause).await;
         Ok(())
     }

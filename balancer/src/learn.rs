@@ -73,9 +73,10 @@ impl World {
         let others = live.filter(|b| b.balancer != shared.id).count();
         self.take_balancers(u32::try_from(others + 1).ok(), now);
         for (name, service) in &view.services {
-            self.take_service(shared, name, service, now);
+            self.absorb(shared, name, service, now);
         }
         self.forget_missing(shared, view, now);
+        self.refresh(now);
     }
 
     /// Takes the number of live balancers, this one included; `None` while it cannot be read.
@@ -91,6 +92,11 @@ impl World {
         view: &ServiceView,
         now: Mono,
     ) {
+        self.absorb(shared, name, view, now);
+        self.publish(name, now);
+    }
+
+    fn absorb(&mut self, shared: &Shared, name: &ServiceName, view: &ServiceView, now: Mono) {
         if let Some(front) = &view.front {
             self.take_front(shared, front, now);
         }
@@ -98,7 +104,6 @@ impl World {
             self.take_routes(name, table, now);
         }
         self.take_loads(name, &view.loads, now);
-        self.publish(name, now);
     }
 
     /// Takes a front: a new service is routed from now on, a changed one otherwise.

@@ -128,11 +128,21 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// A request began to wait: the first one wakes the service, at once.
-    fn began_to_wait(&self, service: &view::Service) {
-        if service.queue.held() == 1 && !service.wake_wanted.swap(true, Relaxed) {
+    /// A request waits: the first one is told at once. A queue that is empty in between for less
+    /// than a look of the control tasks counts as the same waiting.
+    fn waits(&self, service: &view::Service) {
+        if !service.wait_told.load(Relaxed) && !service.wait_told.swap(true, Relaxed) {
             self.wake_nudge.nudge();
             self.demand_nudge.nudge();
+        }
+    }
+
+    /// The control tasks' look at a service's queue.
+    fn look_at_queue(&self, service: &view::Service) {
+        if service.queue.held() > 0 {
+            self.waits(service);
+        } else {
+            service.wait_told.store(false, Relaxed);
         }
     }
 }

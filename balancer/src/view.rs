@@ -265,8 +265,8 @@ pub struct Service {
     pub tunnels: AtomicU32,
     /// When the last request came, microseconds of this process; 0: never.
     pub last_request: AtomicU64,
-    /// Somebody began to wait and the control tasks do not know yet.
-    pub wake_wanted: AtomicBool,
+    /// The control tasks were told that somebody waits. They take it back when nobody does.
+    pub wait_told: AtomicBool,
     /// Instances that left the routes while requests were in flight there. Not for the request path.
     pub departed: Mutex<Vec<Arc<Instance>>>,
 }
@@ -285,7 +285,7 @@ impl Service {
             stats: (0..workers).map(|_| CachePadded::new(Stats::default())).collect(),
             tunnels: AtomicU32::new(0),
             last_request: AtomicU64::new(0),
-            wake_wanted: AtomicBool::new(false),
+            wait_told: AtomicBool::new(false),
             departed: Mutex::default(),
         }
     }
