@@ -36,7 +36,8 @@ pub(crate) fn act(manager: &Arc<Manager>) {
                 continue;
             }
             let in_flight = world.books.account(node).started_at.is_none();
-            let Some(call) = call_for(node, in_flight) else { continue };
+            let halted = manager.config.halt.is_set();
+            let Some(call) = call_for(node, in_flight, halted) else { continue };
             world.busy.insert(node.id.clone());
             due.push((node.clone(), call));
         }
@@ -58,7 +59,7 @@ pub(crate) fn act(manager: &Arc<Manager>) {
     }
 }
 
-fn call_for(node: &Node, in_flight: bool) -> Option<Call> {
+fn call_for(node: &Node, in_flight: bool, halted: bool) -> Option<Call> {
     let ours = node.provider != crate::providers::static_::NAME;
     match node.state {
         NodeState::Stopping => Some(Call::Stop),
@@ -66,7 +67,7 @@ fn call_for(node: &Node, in_flight: bool) -> Option<Call> {
         // It joined before the provider's answer was heard: the answer says since when it is billed.
         NodeState::Ready if in_flight && ours => Some(Call::Start),
         // A protected machine that died is started again, with the same identity.
-        NodeState::Lost if !node.may_stop && ours => Some(Call::Start),
+        NodeState::Lost if !node.may_stop && ours && !halted => Some(Call::Start),
         NodeState::Booting
         | NodeState::Ready
         | NodeState::Suspect

@@ -16,7 +16,9 @@ mod stats;
 mod status;
 mod world;
 
-use chassis::{Client, Halt, Identity, Listener, Metrics, Nudge, Readiness, ServerLimits, Shutdown};
+use chassis::{
+    Client, Halt, Identity, Listener, Metrics, Nudge, Readiness, ServerLimits, Shutdown,
+};
 use domain::{Clock, IdSource};
 pub use machine_planner::Policy;
 use provider::NodeProvider;

@@ -24,8 +24,8 @@ pub const NAME: &str = "local";
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// Ports of one local node: twenty nodes share a host's range.
 pub const PORTS_EACH: u16 = 500;
-/// After SIGTERM a node may settle its instances for this long.
-const TERM_LIMIT: Duration = Duration::from_secs(10);
+/// After SIGTERM a node may settle what it has in hand for this long.
+pub const TERM_LIMIT: Duration = Duration::from_secs(10);
 /// After SIGKILL a process is gone within this, or stuck in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// The one-time token, in the node's folder: an argument would show in process lists.
@@ -48,6 +48,8 @@ pub struct LocalConfig {
     pub run: PathBuf,
     /// Arguments after all others.
     pub extra: Vec<String>,
+    /// From SIGTERM to SIGKILL ([`TERM_LIMIT`]).
+    pub term_limit: Duration,
 }
 
 /// Written before the process starts, and again with its pid after.
@@ -229,7 +231,7 @@ impl NodeProvider for LocalProvider {
         let Some(record) = read(&folder) else { return Ok(Stopped { ran: None }) };
         if let Some(process) = self.process(&record) {
             process.signal(Signal::TERM);
-            if !process.gone(TERM_LIMIT).await {
+            if !process.gone(self.config.term_limit).await {
                 process.signal(Signal::KILL);
                 if !process.gone(KILL_LIMIT).await {
                     let detail = format!("process {} does not die", process.pid);

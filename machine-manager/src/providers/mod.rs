@@ -4,5 +4,5 @@ pub mod local;
 mod process;
 pub mod static_;
 
-pub use local::{LocalConfig, LocalProvider};
+pub use local::{LocalConfig, LocalProvider, TERM_LIMIT};
 pub use static_::StaticProvider;
