@@ -111,7 +111,9 @@ fn service_words(service: &Value, decisions: &[Value]) -> String {
             text("/actor"),
             text("/cost_delta_per_hour"),
         ));
-        lines.push(format!("      inputs: {}", text("/inputs")));
+        if text("/inputs") != "-" {
+            lines.push(format!("      inputs: {}", text("/inputs")));
+        }
         for clamp in decision.get("clamps").and_then(Value::as_array).into_iter().flatten() {
             lines.push(format!("      bounded: {}", cell(clamp, "", Form::Text)));
         }

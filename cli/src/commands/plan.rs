@@ -72,7 +72,8 @@ fn words(plan: &PlanAnswer) -> String {
         };
         let action = if change.action == "none" { "no change" } else { &change.action };
         lines.push(format!("{mark} {}: {}{version}", label(change), printable(action)));
-        for field in &change.fields {
+        // What is created is the whole file that was just handed in.
+        for field in change.fields.iter().filter(|f| !f.pointer.is_empty()) {
             let (from, to) = (short(&field.from), short(&field.to));
             lines.push(format!("    {}: {from} -> {to}", printable(&field.pointer)));
         }
