@@ -37,7 +37,9 @@ pub(crate) fn act(manager: &Arc<Manager>) {
             }
             let in_flight = world.books.account(node).started_at.is_none();
             let halted = manager.config.halt.is_set();
-            let Some(call) = call_for(node, in_flight, halted) else { continue };
+            let revives = manager.providers.get(&node.provider).is_some_and(|p| p.revives());
+            let revives = !halted && (revives || !node.may_stop);
+            let Some(call) = call_for(node, in_flight, revives) else { continue };
             world.busy.insert(node.id.clone());
             due.push((node.clone(), call));
         }
@@ -59,15 +61,15 @@ pub(crate) fn act(manager: &Arc<Manager>) {
     }
 }
 
-fn call_for(node: &Node, in_flight: bool, halted: bool) -> Option<Call> {
+fn call_for(node: &Node, in_flight: bool, revives: bool) -> Option<Call> {
     let ours = node.provider != crate::providers::static_::NAME;
     match node.state {
         NodeState::Stopping => Some(Call::Stop),
         NodeState::Ordered => Some(Call::Start),
         // It joined before the provider's answer was heard: the answer says since when it is billed.
         NodeState::Ready if in_flight && ours => Some(Call::Start),
-        // A protected machine that died is started again, with the same identity.
-        NodeState::Lost if !node.may_stop && ours && !halted => Some(Call::Start),
+        // A machine that died is started again, with the same identity.
+        NodeState::Lost if revives && ours => Some(Call::Start),
         NodeState::Booting
         | NodeState::Ready
         | NodeState::Suspect

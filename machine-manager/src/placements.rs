@@ -8,7 +8,7 @@ use chassis::{ApiError, ApiJson};
 use domain::{MilliCpu, Needs, Resources, ServiceGroup, Timestamp};
 use machine_planner::place::{place, stops};
 use machine_planner::{Placed, StopWanted, Waiting, Wanted, room};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use wire::placement::{
     Granted, PlacementAnswer, PlacementRequest, WANTED_MAX, WaitingStart, WantedStart,
@@ -97,9 +97,11 @@ fn answer(
     let chosen = stops(&snapshot, &rooms);
 
     let until = mono.plus(crate::world::RESERVED_FOR);
+    let rows: BTreeSet<_> = snapshot.placed.iter().map(|p| &p.instance).collect();
+    let starts: BTreeMap<_, _> = snapshot.wanted.iter().map(|w| (&w.instance, w)).collect();
     for grant in &placement.granted {
-        let has_row = snapshot.placed.iter().any(|p| p.instance == grant.instance);
-        let start = snapshot.wanted.iter().find(|w| w.instance == grant.instance);
+        let has_row = rows.contains(&grant.instance);
+        let start = starts.get(&grant.instance).copied();
         if let (Some(start), false) = (start, has_row) {
             let reserved = reservation(start, grant.node.clone());
             world.reserved.insert(grant.instance.clone(), (reserved, until));

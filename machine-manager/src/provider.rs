@@ -71,6 +71,12 @@ pub trait NodeProvider: Send + Sync + 'static {
     /// The name that node types use.
     fn name(&self) -> &str;
 
+    /// Whether a machine that fell silent is worth a start: it goes on as the node it was, with
+    /// what still runs on it.
+    fn revives(&self) -> bool {
+        false
+    }
+
     /// Starts the machine of `order.node`. A machine that runs already is found, not doubled, and
     /// its true start is answered; one that died is started again.
     async fn start(&self, order: &StartOrder) -> Result<Started, ProviderError>;

@@ -23,6 +23,10 @@ pub(crate) fn take_outcomes(manager: &Manager, now: Timestamp, commit: &mut Node
         match outcome {
             Outcome::Started(_, started) => {
                 world.rest.remove(&node.id);
+                if node.state == NodeState::Lost {
+                    // Started again; it may take a while to speak.
+                    world.let_rest(&node.id, mono);
+                }
                 world.backoff.remove(&node.node_type);
                 if account.started_at.is_none() {
                     lines = account.begin(started.started_at, now).1;
@@ -62,8 +66,10 @@ pub(crate) fn take_outcomes(manager: &Manager, now: Timestamp, commit: &mut Node
         }
         lines.iter().for_each(|l| world.books.apply(l));
         commit.ledger.extend(lines);
-        keep(&mut world.nodes, &node);
-        commit.nodes.push(node);
+        if world.nodes.get(&node.id) != Some(&node) {
+            keep(&mut world.nodes, &node);
+            commit.nodes.push(node);
+        }
     }
 }
 

@@ -63,6 +63,8 @@ pub(crate) struct World {
     pub(crate) budget: Option<BudgetRow>,
     pub(crate) books: Books,
     pub(crate) services: BTreeMap<ServiceName, Known>,
+    /// Minimums admitted a moment ago, whose declarations may not be in the registry yet.
+    pub(crate) admitted: BTreeMap<ServiceName, (Minimum, Mono)>,
     pub(crate) placed: Vec<Placed>,
     pub(crate) reserved: BTreeMap<InstanceId, (Placed, Mono)>,
     pub(crate) wanted: Vec<Wanted>,
@@ -110,16 +112,22 @@ impl World {
     pub(crate) fn minimums(&self) -> Vec<Minimum> {
         let living = self.services.values().filter(|known| !known.deleting);
         let specs = living.filter_map(|known| known.spec.as_ref());
-        specs
-            .filter(|spec| spec.min_instances > 0)
-            .map(|spec| Minimum {
-                service: spec.name.clone(),
-                count: spec.min_instances,
-                resources: spec.resources,
-                needs: spec.needs.clone(),
-                group: spec.group,
-            })
-            .collect()
+        let declared = specs.filter(|spec| spec.min_instances > 0).map(|spec| Minimum {
+            service: spec.name.clone(),
+            count: spec.min_instances,
+            resources: spec.resources,
+            needs: spec.needs.clone(),
+            group: spec.group,
+        });
+        let mut minimums: Vec<Minimum> = declared.collect();
+        for (minimum, _) in self.admitted.values() {
+            match minimums.iter_mut().find(|m| m.service == minimum.service) {
+                Some(old) if minimum.count > old.count => *old = minimum.clone(),
+                Some(_) => {}
+                None => minimums.push(minimum.clone()),
+            }
+        }
+        minimums
     }
 
     /// Lets go of grants whose instance has a row, or whose time is over.
@@ -127,6 +135,7 @@ impl World {
         let rows: std::collections::BTreeSet<&InstanceId> =
             self.placed.iter().map(|p| &p.instance).collect();
         self.reserved.retain(|id, (_, until)| !rows.contains(id) && *until > mono);
+        self.admitted.retain(|_, (_, until)| *until > mono);
         if mono.since(self.wanted_at) > WANTED_FOR {
             self.wanted.clear();
         }

@@ -11,6 +11,8 @@ use domain::{NodeId, NodeState, ServiceGroup};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+/// Nodes simulated in one step: each costs a look at every other node.
+const SIMULATED_MAX: usize = 8;
 /// The first words of the reason.
 pub const REASON: &str = "consolidate:";
 
@@ -51,7 +53,7 @@ pub fn consolidate(
         }
     }
     candidates.sort_by_key(|&i| (Reverse(rooms[i].candidate.price), rooms[i].instances, i));
-    let found = candidates.into_iter().find(|&i| moves(snapshot, rooms, i))?;
+    let found = candidates.into_iter().take(SIMULATED_MAX).find(|&i| moves(snapshot, rooms, i))?;
     let view = &snapshot.nodes[found];
     Some(Transition {
         node: view.node.id.clone(),

@@ -132,7 +132,9 @@ fn held_back(snapshot: &Snapshot, plan: &mut Plan, memory: &mut Memory) {
             let detail = waiting.refusal.detail.clone();
             let subject = waiting.service.as_str();
             let mut told = event(snapshot.now, kind, subject, "held_back", detail);
-            told.values = format!("needs_micros={} starts={count}", waiting.refusal.needs.0);
+            let needs = waiting.refusal.needs.0;
+            let why = waiting.refusal.why;
+            told.values = format!("why={why} needs_micros={needs} until={until} starts={count}");
             plan.events.push(told);
         }
         next.insert(waiting.service.clone(), key);

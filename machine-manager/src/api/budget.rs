@@ -45,6 +45,8 @@ pub(crate) async fn put(
     manifest.kind = Some("budget".to_owned());
     let mut budget = Budget::try_from(&manifest)?;
     check_currency(&manager, &mut budget)?;
+    // No order may be decided under the old cap while the new one is being written.
+    let writer = manager.writer.lock().await;
     let policy = &manager.config.policy;
     if let (Err(refusal), false) = (admit_cap(&snapshot(&manager), policy, &budget), query.force) {
         let error = ApiError::new(Kind::Cap, refusal.detail.clone());
@@ -71,6 +73,7 @@ pub(crate) async fn put(
         tracing::warn!(%error, "an event could not be written");
     }
     manager.world().budget = Some(row);
+    drop(writer);
     // The step tells what the new cap means; the answer shows it.
     let stepped = crate::reconcile::step(&manager, Vec::new()).await;
     if let Err(error) = stepped {
@@ -151,11 +154,17 @@ pub(crate) async fn admission(
     };
     let admitted = admit_minimum(&snapshot(&manager), &manager.config.policy, &minimum);
     Ok(Json(match admitted {
-        Ok(()) => AdmissionAnswer {
-            admitted: true,
-            needs_micros: None,
-            detail: "fits the cost cap to the month's end".to_owned(),
-        },
+        Ok(()) => {
+            // Until the declaration is in the registry nothing else may take this money.
+            let until = manager.clock.monotonic().plus(crate::world::RESERVED_FOR);
+            let service = minimum.service.clone();
+            manager.world().admitted.insert(service, (minimum, until));
+            AdmissionAnswer {
+                admitted: true,
+                needs_micros: None,
+                detail: "fits the cost cap to the month's end".to_owned(),
+            }
+        }
         Err(refusal) => AdmissionAnswer {
             admitted: false,
             needs_micros: (refusal.needs > Money::ZERO).then_some(refusal.needs.0),

@@ -110,6 +110,7 @@ pub(crate) async fn put(
         return Ok(tagged(StatusCode::OK, generation, &manifest));
     }
     let document = serde_json::to_string(&manifest).unwrap_or_default();
+    let _writer = manager.writer.lock().await;
     let written = manager.registry.put_node_type(node_type, document, expect).await;
     let row = written.map_err(|e| registry_error(&e, expect != Expect::Any))?;
     manager.world().types.insert(row.name.clone(), row.clone());

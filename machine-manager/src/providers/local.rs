@@ -194,6 +194,11 @@ impl NodeProvider for LocalProvider {
         NAME
     }
 
+    /// Instances outlive their executor; a new one adopts them.
+    fn revives(&self) -> bool {
+        true
+    }
+
     async fn start(&self, order: &StartOrder) -> Result<Started, ProviderError> {
         let _turn = self.turn.lock().await;
         let folder = self.folder(&order.node);

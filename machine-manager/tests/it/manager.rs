@@ -172,6 +172,7 @@ async fn an_empty_node_leaves_and_a_protected_one_stays() {
     let mut house = House::new();
     let running = house.ready().await;
     let client = &running.client;
+    put(client, "/v1/budget", &json!({"monthly_cap": "500 EUR"})).await.unwrap();
     let (leaves, stays) = (node(&house, client).await, node(&house, client).await);
     let path = format!("/v1/nodes/{}", stays.node);
     let patched: Value = client
