@@ -78,6 +78,24 @@ async fn versions_guard_writes() {
 }
 
 #[tokio::test]
+async fn a_patch_changes_what_it_names() {
+    let cell = Cell::new().await;
+    let manager = started(&cell).await;
+    let (client, path) = (&manager.client, "/v1/services/shop");
+    assert_eq!(call(client, "PATCH", path, &[], "{}").await.status, 404);
+    call(client, "PUT", path, &[], SHOP).await;
+    let patched = call(client, "PATCH", path, &[], r#"{"max_instances": 7}"#).await;
+    let view = json_of(&patched);
+    assert_eq!((&view["max_instances"], &view["generation"]), (&json!(7), &json!(2)), "{view}");
+    assert_eq!(view["run"]["command"], json!(["./shop"]));
+    let wrong = call(client, "PATCH", path, &[], r#"{"min_instances": 8}"#).await;
+    assert_eq!(json_of(&wrong)["errors"][0]["pointer"], "/min_instances");
+    let stale = call(client, "PATCH", path, &[("if-match", "\"1\"")], "{}").await;
+    assert_eq!(stale.status, 412);
+    manager.stop().await;
+}
+
+#[tokio::test]
 async fn refusals_say_where_and_why() {
     let cell = Cell::new().await;
     let manager = started(&cell).await;

@@ -72,7 +72,10 @@ pub fn router(api: Api, open: bool) -> Router {
     let gate = Gate { identity: api.identity.clone(), open };
     Router::new()
         .route("/v1/services", get(services::list))
-        .route("/v1/services/{name}", get(services::one).put(writes::put).delete(writes::delete))
+        .route(
+            "/v1/services/{name}",
+            get(services::one).put(writes::put).patch(writes::patch).delete(writes::delete),
+        )
         .route("/v1/services/{name}/instances", get(instances::of_service))
         .route("/v1/services/{name}/scale", post(writes::scale))
         .route("/v1/services/{name}/wake", post(writes::wake))

@@ -11,6 +11,7 @@ use chassis::{ApiError, ApiJson};
 use domain::{Event, EventKind, Generation, Revision, ServiceName, ServiceSpec};
 use registry::{Expect, ServicePut, ServiceRow};
 use serde::Deserialize;
+use serde_json::Value;
 use wire::manifest::ServiceManifest;
 use wire::operator::{ScaleRequest, WakeRequest};
 use wire::placement::AdmissionRequest;
@@ -137,19 +138,73 @@ pub async fn put(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (expect, by_header) = expected(&headers)?;
+    let expected = expected(&headers)?;
     let body = read_body(request.into_body(), BODY_BYTES_MAX).await?;
     let (manifest, spec) = declared(&name, &body)?;
     let rows = api.registry.services().await.map_err(|e| refused(e, false))?;
     let present = rows.into_iter().find(|row| row.name == spec.name);
+    store(&api, present, (manifest, spec), expected, dry.dry_run).await
+}
+
+/// `PATCH /v1/services/{name}`: the declaration with a merge patch applied (RFC 7396).
+pub async fn patch(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Query(dry): Query<DryRun>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (mut expect, by_header) = expected(&headers)?;
+    let body = read_body(request.into_body(), BODY_BYTES_MAX).await?;
+    let patch: Value = parse_json(&body)?;
+    let present = row(&api, &name).await?;
+    let mut document: Value =
+        serde_json::from_str(&present.document).map_err(|e| ApiError::internal(&e))?;
+    merge_patch(&mut document, patch);
+    let (manifest, spec) = declared(&name, document.to_string().as_bytes())?;
+    if expect == Expect::Any {
+        // What was read is what is patched: a write in between is a conflict.
+        expect = Expect::At(present.generation);
+    }
+    store(&api, Some(present), (manifest, spec), (expect, by_header), dry.dry_run).await
+}
+
+/// RFC 7396: objects merge, `null` removes, all else replaces.
+fn merge_patch(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    if let Value::Object(target) = target {
+        for (key, value) in patch {
+            if value.is_null() {
+                target.remove(&key);
+            } else {
+                merge_patch(target.entry(key).or_insert(Value::Null), value);
+            }
+        }
+    }
+}
+
+/// Admits and stores a declaration, or says what storing it would give.
+async fn store(
+    api: &Api,
+    present: Option<ServiceRow>,
+    (manifest, spec): (ServiceManifest, ServiceSpec),
+    (expect, by_header): (Expect, bool),
+    dry_run: bool,
+) -> Result<Response, ApiError> {
     holds(expect, present.as_ref())?;
     let old = present.as_ref().and_then(|row| crate::observe::parse_document(&row.document).ok());
     let old = old.as_ref();
-    admit(&api, old, &spec).await?;
+    admit(api, old, &spec).await?;
     let document = serde_json::to_string(&manifest).map_err(|e| ApiError::internal(&e))?;
     let new_revision = old.is_none_or(|old| needs_new_revision(old, &spec));
-    if dry.dry_run {
-        let row = dry_row(&api, present, &spec, document, new_revision);
+    if dry_run {
+        let row = dry_row(api, present, &spec, document, new_revision);
         let view = views::service(&row, &[], &api.shared.world());
         return Ok(Json(view).into_response());
     }
@@ -157,10 +212,10 @@ pub async fn put(
     let put = ServicePut { name: spec.name.clone(), document, new_revision, expect };
     let row = api.registry.put_service(put).await.map_err(|e| refused(e, by_header))?;
     let what = if created { "declared" } else { "changed" };
-    note(&api, &row, what, &format!("generation {}, revision {}", row.generation, row.revision))
+    note(api, &row, what, &format!("generation {}, revision {}", row.generation, row.revision))
         .await;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, tagged(&view(&api, &row).await?)).into_response())
+    Ok((status, tagged(&view(api, &row).await?)).into_response())
 }
 
 fn dry_row(
@@ -300,4 +355,20 @@ pub async fn restart(
     let row = api.registry.bump_revision(&present.name).await.map_err(|e| refused(e, false))?;
     note(&api, &row, "restarted", "its instances are replaced one by one").await;
     Ok((StatusCode::ACCEPTED, tagged(&view(&api, &row).await?)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::merge_patch;
+    use serde_json::json;
+
+    #[test]
+    fn a_merge_patch_merges_removes_and_replaces() {
+        let mut document = json!({"a": {"b": 1, "c": 2}, "d": [1, 2], "e": 5});
+        merge_patch(
+            &mut document,
+            json!({"a": {"b": null, "x": {"y": 1}}, "d": [3], "e": {"f": 1}}),
+        );
+        assert_eq!(document, json!({"a": {"c": 2, "x": {"y": 1}}, "d": [3], "e": {"f": 1}}));
+    }
 }
