@@ -81,14 +81,16 @@ pub struct ShimExit {
 struct Failure {
     text: String,
     permanent: bool,
+    /// Whether another shim holds the instance: its files are not ours to write.
+    held: bool,
 }
 
 impl Failure {
     fn fleeting(what: &str, error: impl std::fmt::Display) -> Failure {
-        Failure { text: format!("{what}: {error}"), permanent: false }
+        Failure { text: format!("{what}: {error}"), permanent: false, held: false }
     }
     fn lasting(text: String) -> Failure {
-        Failure { text, permanent: true }
+        Failure { text, permanent: true, held: false }
     }
 }
 
@@ -106,7 +108,9 @@ pub fn shim_main(dir: &Path) -> ExitCode {
                 permanent: failure.permanent,
                 ..ShimExit::default()
             };
-            let _the_pipe_says_it_too = write_json(&dir.join(EXIT_FILE), &exit);
+            if !failure.held {
+                let _the_pipe_says_it_too = write_json(&dir.join(EXIT_FILE), &exit);
+            }
             tell(&format!("failed {}", failure.text.replace('\n', " ")));
             ExitCode::from(EXIT_NOT_STARTED)
         }
@@ -154,7 +158,10 @@ fn run(dir: &Path) -> Result<ShimExit, Failure> {
 fn lock(dir: &Path) -> Result<File, Failure> {
     let file = File::create(dir.join(LOCK_FILE)).map_err(|e| Failure::fleeting(LOCK_FILE, e))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|e| Failure::fleeting("another shim holds this instance", e))?;
+        .map_err(|e| Failure {
+            held: true,
+            ..Failure::fleeting("another shim holds this instance", e)
+        })?;
     Ok(file)
 }
 
@@ -186,7 +193,7 @@ fn spawn(spec: &ShimSpec) -> Result<(io::PipeReader, i32), Failure> {
         let place = spec.workdir.as_ref().map_or(String::new(), |d| format!(" in {}", d.display()));
         let text = format!("cannot start {program:?}{place}: {e}");
         let lasting = matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied);
-        Failure { text, permanent: lasting }
+        Failure { text, permanent: lasting, held: false }
     })?;
     Ok((reader, i32::try_from(child.id()).unwrap_or(0)))
 }
@@ -263,7 +270,8 @@ fn supervise(
 /// Reaps every ended child; answers the command's status once it is among them.
 fn reap(main: Pid) -> Option<WaitStatus> {
     let mut found = None;
-    while let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) {
+    // `wait` means any child; `waitpid(None)` would mean our own process group alone.
+    while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
         if pid == main {
             found = Some(status);
         }
@@ -281,7 +289,7 @@ fn sweep() {
             let _already_gone = rustix::process::kill_process(pid, Signal::KILL);
         }
         // Blocks until a child ends; `CHILD` means that none is left.
-        match rustix::process::waitpid(None, WaitOptions::empty()) {
+        match rustix::process::wait(WaitOptions::empty()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_none_left) => return,
         }

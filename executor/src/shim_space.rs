@@ -2,7 +2,7 @@
 
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::mount::{mount_bind_recursive, mount_change, mount_remount};
-use rustix::thread::{UnshareFlags, unshare};
+use rustix::thread::UnshareFlags;
 use wire::assignment::AssignedMount;
 
 /// Leaves the host's spaces and binds `mounts` in the new one.
@@ -11,7 +11,8 @@ use wire::assignment::AssignedMount;
 /// A sentence saying what was not permitted.
 pub fn enter(mounts: &[AssignedMount]) -> Result<(), String> {
     let spaces = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-    unshare(spaces).map_err(|e| {
+    #[expect(deprecated, reason = "the successor is `unsafe` for the sake of FILES alone")]
+    rustix::thread::unshare(spaces).map_err(|e| {
         format!("isolation by namespaces needs root on the node ({e}); use isolation: cgroup")
     })?;
     // Without this, what is bound here would appear on the host.

@@ -145,6 +145,10 @@ impl ProcessEngine {
     fn living(&self, id: &InstanceId, running: &Running) -> BTreeSet<i32> {
         let mut living = self.cgroups.members(id);
         living.extend(proc::descendants(running.pid));
+        if !proc::runs(running.pid, running.start_time) {
+            // Its tree has lost its root; what carries its name is still found.
+            living.extend(self.carrying(Some(id)).remove(id).unwrap_or_default());
+        }
         living.remove(&running.pid);
         living.retain(|pid| proc::stat(*pid).is_some_and(|s| s.alive()));
         living
@@ -166,19 +170,26 @@ impl ProcessEngine {
         tokio::time::timeout(KILL_DEADLINE, killing).await.is_ok()
     }
 
-    /// Processes of this node by what they carry: the root of each instance's tree.
-    fn carriers(&self) -> BTreeMap<InstanceId, i32> {
+    /// Processes of this node's instances by what they carry in their environment.
+    fn carrying(&self, only: Option<&InstanceId>) -> BTreeMap<InstanceId, BTreeSet<i32>> {
         let mut by_id: BTreeMap<InstanceId, BTreeSet<i32>> = BTreeMap::new();
-        for id in self.cgroups.instances() {
-            let members = self.cgroups.members(&id);
-            by_id.entry(id).or_default().extend(members);
-        }
         for pid in proc::pids() {
             let ours = proc::environment(pid, "TALLY_NODE").as_deref() == Some(self.node.as_str());
             let id = proc::environment(pid, "TALLY_INSTANCE").filter(|_| ours);
-            if let Some(id) = id.and_then(|id| id.parse().ok()) {
+            let id = id.and_then(|id| id.parse::<InstanceId>().ok());
+            if let Some(id) = id.filter(|id| only.is_none_or(|only| only == id)) {
                 by_id.entry(id).or_default().insert(pid);
             }
+        }
+        by_id
+    }
+
+    /// The root of each instance's tree, found by control groups and environments.
+    fn carriers(&self) -> BTreeMap<InstanceId, i32> {
+        let mut by_id = self.carrying(None);
+        for id in self.cgroups.instances() {
+            let members = self.cgroups.members(&id);
+            by_id.entry(id).or_default().extend(members);
         }
         let root = |pids: BTreeSet<i32>| {
             let alive = |pid: &&i32| proc::stat(**pid).is_some_and(|s| s.alive());
@@ -383,6 +394,7 @@ async fn until_gone(pid: i32, start_time: u64) {
         .and_then(|p| pidfd_open(p, PidfdFlags::NONBLOCK).ok())
         .filter(|_| proc::runs(pid, start_time))
     {
+        #[expect(deprecated, reason = "sound for an OwnedFd; the successor would need `unsafe`")]
         let watched = AsyncFd::with_interest(fd, Interest::READABLE);
         match watched {
             Ok(watched) => {
