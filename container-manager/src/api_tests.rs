@@ -1,6 +1,6 @@
 //! The API as its clients see it: versions, refusals with pointers, credentials, streams.
 
-use crate::doubles::{Cell, Manager, until};
+use crate::cell::{Cell, Manager, until};
 use bytes::Bytes;
 use chassis::peer::Answer;
 use chassis::{Client, Listen};
@@ -267,7 +267,7 @@ async fn events_are_followed_and_resumed() {
             text.push_str(std::str::from_utf8(&chunk).unwrap());
         }
     };
-    tokio::time::timeout(crate::doubles::PATIENCE, read).await.unwrap();
+    tokio::time::timeout(crate::cell::PATIENCE, read).await.unwrap();
     assert!(text.contains("event: service"), "{text}");
     assert!(text.starts_with("id: 1\n"), "{text}");
     drop(bytes);

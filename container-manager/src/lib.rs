@@ -11,6 +11,7 @@ pub mod history;
 pub mod link;
 pub mod observe;
 pub mod placements;
+pub mod places;
 pub mod publish;
 pub mod reconcile;
 pub mod status;
@@ -18,6 +19,8 @@ pub mod world;
 
 #[cfg(test)]
 mod api_tests;
+#[cfg(test)]
+mod cell;
 #[cfg(test)]
 mod doubles;
 #[cfg(test)]

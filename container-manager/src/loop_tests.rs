@@ -1,6 +1,6 @@
 //! The loop as a whole, in one process with doubles: what happens, not how.
 
-use crate::doubles::{Cell, Manager, Says, until};
+use crate::cell::{Cell, Manager, Says, until};
 use domain::{InstanceId, RouteState, ServiceName};
 use http::Method;
 use registry::Registry;

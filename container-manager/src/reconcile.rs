@@ -6,20 +6,15 @@ use crate::link::{Links, Running};
 use crate::placements::Placements;
 use crate::status::Status;
 use crate::world::Shared;
-use crate::{act, observe};
+use crate::{act, observe, places};
 use chassis::telemetry::Chain;
 use chassis::{Halt, Identity, Shutdown, Woke};
-use container_planner::{
-    Grant, Memory, Plan, Policy, Snapshot, StartAsk, WaitWhy, Waiting, check, plan,
-};
-use domain::{Clock, Event, EventKind, IdSource, NodeState, ServiceGroup, Timestamp};
+use container_planner::{Grant, Memory, Plan, Policy, Snapshot, WaitWhy, Waiting, check, plan};
+use domain::{Clock, Event, EventKind, IdSource, NodeState};
 use registry::{InstanceCommit, Lease, Registry, RegistryError, Role};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use wire::placement::{
-    PlacementAnswer, PlacementRequest, WANTED_MAX, WantedStart, WantedStops, Why,
-};
 
 /// Declarations are read this often however many nudges come: another manager's API writes too.
 const SERVICES_EVERY: Duration = Duration::from_secs(1);
@@ -243,10 +238,10 @@ impl Reconciler {
         if first.starts.is_empty() && first.stops.is_empty() {
             return Ok(vec![first]);
         }
-        let request = request(snapshot, &first);
+        let request = places::question(snapshot, &first);
         first.apply_to(snapshot);
         match self.placements.ask(&request).await {
-            Ok(answer) => take_answer(snapshot, answer),
+            Ok(answer) => places::take_answer(snapshot, answer),
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "the machine-manager cannot be asked for places");
                 for start in &first.starts {
@@ -346,69 +341,4 @@ fn merge(plans: Vec<Plan>) -> Plan {
     }
     merged.rows.sort_by(|a, b| a.id.cmp(&b.id));
     merged
-}
-
-fn request(snapshot: &Snapshot, plan: &Plan) -> PlacementRequest {
-    let wanted = plan.starts.iter().take(WANTED_MAX).filter_map(|ask| wanted(snapshot, ask));
-    PlacementRequest {
-        wire: wire::WIRE_VERSION,
-        epoch: snapshot.epoch,
-        wanted: wanted.collect(),
-        stops: plan
-            .stops
-            .iter()
-            .map(|ask| WantedStops {
-                service: ask.service.clone(),
-                count: ask.count,
-                candidates: ask.candidates.clone(),
-            })
-            .collect(),
-    }
-}
-
-fn wanted(snapshot: &Snapshot, ask: &StartAsk) -> Option<WantedStart> {
-    let service = snapshot.services.iter().find(|s| s.name == ask.service)?;
-    let group = match service.spec.group {
-        ServiceGroup::NodeSpecific => "node-specific",
-        ServiceGroup::SelfContained => "self-contained",
-        ServiceGroup::System => "system",
-    };
-    Some(WantedStart {
-        instance: ask.instance.clone(),
-        service: ask.service.clone(),
-        revision: ask.revision,
-        cpu_millis: ask.resources.cpu.0,
-        memory_bytes: ask.resources.memory.0,
-        needs: (&service.spec.needs).into(),
-        group: group.to_owned(),
-        not_on: ask.not_on.clone(),
-        wake: ask.wake,
-        deadline_ms: ms(service.spec.lifecycle.start_deadline),
-        priority: service.spec.priority,
-    })
-}
-
-fn ms(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn take_answer(snapshot: &mut Snapshot, answer: PlacementAnswer) {
-    for granted in answer.granted {
-        snapshot.grants.insert(granted.instance, Grant::On(granted.node));
-    }
-    for waiting in answer.waiting {
-        let why = match waiting.why {
-            Why::Node => WaitWhy::Node,
-            Why::Cap => WaitWhy::Cap,
-            Why::TypeMax => WaitWhy::TypeMax,
-            Why::NoType => WaitWhy::NoType,
-            Why::Impossible => WaitWhy::Impossible,
-        };
-        let until = waiting.until.map(|at| format!(", until {}", wire::stamp::show(Timestamp(at))));
-        let detail = format!("{}{}", waiting.detail, until.unwrap_or_default());
-        snapshot.grants.insert(waiting.instance, Grant::Waiting(Waiting { why, detail }));
-    }
-    for id in answer.stops {
-        snapshot.stop_answers.entry(id.service()).or_default().push(id);
-    }
 }

@@ -1,5 +1,6 @@
 //! Instances: reading them, ending one, the end of what one wrote.
 
+use super::services::Page;
 use super::{Api, named, refused, views};
 use crate::executors::ExecutorAt;
 use crate::world::EXPIRE_MAX;
@@ -21,15 +22,17 @@ const LINES_MAX: usize = 10_000;
 async fn views_of(
     api: &Api,
     service: Option<&ServiceName>,
+    page: &Page,
 ) -> Result<Json<List<InstanceView>>, ApiError> {
     let rows = api.registry.instances().await.map_err(|e| refused(e, false))?;
     let rows: Vec<Instance> =
         rows.into_iter().filter(|row| service.is_none_or(|name| row.service == *name)).collect();
+    let (rows, next) = page.of(rows, |row| row.id.as_str());
     let mut items = Vec::with_capacity(rows.len());
     for row in &rows {
         items.push(view(api, row).await?);
     }
-    Ok(Json(List::whole(items)))
+    Ok(Json(List { items, next }))
 }
 
 async fn view(api: &Api, row: &Instance) -> Result<InstanceView, ApiError> {
@@ -39,17 +42,21 @@ async fn view(api: &Api, row: &Instance) -> Result<InstanceView, ApiError> {
 }
 
 /// `GET /v1/instances`
-pub async fn all(State(api): State<Api>) -> Result<Json<List<InstanceView>>, ApiError> {
-    views_of(&api, None).await
+pub async fn all(
+    State(api): State<Api>,
+    Query(page): Query<Page>,
+) -> Result<Json<List<InstanceView>>, ApiError> {
+    views_of(&api, None, &page).await
 }
 
 /// `GET /v1/services/{name}/instances`
 pub async fn of_service(
     State(api): State<Api>,
     Path(name): Path<String>,
+    Query(page): Query<Page>,
 ) -> Result<Json<List<InstanceView>>, ApiError> {
     let row = super::services::row(&api, &name).await?;
-    views_of(&api, Some(&row.name)).await
+    views_of(&api, Some(&row.name), &page).await
 }
 
 async fn row(api: &Api, id: &str) -> Result<Instance, ApiError> {

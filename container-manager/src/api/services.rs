@@ -44,13 +44,40 @@ pub async fn view(api: &Api, row: &ServiceRow) -> Result<ServiceView, ApiError> 
     Ok(views::service(row, &instances, &api.shared.world()))
 }
 
+/// Objects answered at once, unless fewer are asked for; `next` leads on.
+const PAGE_MAX: usize = 1000;
+
+/// `?limit=&cursor=`
+#[derive(Debug, Deserialize)]
+pub struct Page {
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+impl Page {
+    /// One page of `rows`, which are sorted by `key`, and the cursor of the next one.
+    pub fn of<T>(&self, rows: Vec<T>, key: impl Fn(&T) -> &str) -> (Vec<T>, Option<String>) {
+        let limit = self.limit.unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
+        let after = self.cursor.as_deref().unwrap_or("");
+        let mut rest = rows.into_iter().filter(|row| key(row) > after);
+        let page: Vec<T> = rest.by_ref().take(limit).collect();
+        let more = rest.next().is_some();
+        let next = page.last().filter(|_| more).map(|last| key(last).to_owned());
+        (page, next)
+    }
+}
+
 /// `GET /v1/services`
-pub async fn list(State(api): State<Api>) -> Result<Json<List<ServiceView>>, ApiError> {
+pub async fn list(
+    State(api): State<Api>,
+    Query(page): Query<Page>,
+) -> Result<Json<List<ServiceView>>, ApiError> {
     let rows = api.registry.services().await.map_err(|e| refused(e, false))?;
+    let (rows, next) = page.of(rows, |row| row.name.as_str());
     let instances = api.registry.instances().await.map_err(|e| refused(e, false))?;
     let world = api.shared.world();
     let items = rows.iter().map(|row| views::service(row, &instances, &world)).collect();
-    Ok(Json(List::whole(items)))
+    Ok(Json(List { items, next }))
 }
 
 /// `GET /v1/services/{name}`
@@ -122,4 +149,25 @@ pub async fn decisions_of(
 ) -> Result<Json<List<DecisionView>>, ApiError> {
     let name: ServiceName = named(&name)?;
     decided(&api, Some(&name), &limit).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Page;
+
+    #[test]
+    fn pages_lead_through_everything_once() {
+        let all: Vec<String> = (0..25).map(|n| format!("s{n:02}")).collect();
+        let (mut cursor, mut seen) = (None, Vec::new());
+        loop {
+            let page = Page { limit: Some(10), cursor };
+            let (items, next) = page.of(all.clone(), |name| name);
+            seen.extend(items);
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, all);
+    }
 }
