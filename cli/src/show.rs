@@ -278,3 +278,49 @@ pub fn outcome(body: &Value, name: &str, sentence: &str, output: Output) -> Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const COLUMNS: &[Column] = &[
+        column("NAME", "/name", Form::Text),
+        column("LOAD", "/state/load", Form::Ratio),
+        column("PROTECTED", "/may_stop", Form::No),
+        wide("MEMORY", "/memory", Form::Bytes),
+    ];
+
+    #[test]
+    fn tables_have_a_line_per_item_and_wide_ones_more_columns() {
+        let items = [
+            json!({ "name": "shop", "state": { "load": 0.816 }, "may_stop": true, "memory": 1 }),
+            json!({ "name": "a\u{1b}[2J", "may_stop": false, "memory": 3 << 20 }),
+        ];
+        let narrow = items_table(&items, COLUMNS, false);
+        let expected = "NAME   LOAD  PROTECTED\nshop   0.82  -\na [2J  -     yes";
+        assert_eq!(narrow, expected);
+        let whole = items_table(&items, COLUMNS, true);
+        assert!(whole.lines().next().is_some_and(|head| head.ends_with("MEMORY")), "{whole}");
+        assert!(whole.ends_with("3.0 MiB"), "{whole}");
+        let one = fields(&items[0], COLUMNS);
+        assert_eq!(one, "name       shop\nload       0.82\nmemory     1 B");
+    }
+
+    #[test]
+    fn quantities_are_shown_as_people_say_them() {
+        for (value, form, shown) in [
+            (json!(250), Form::Cpu, "0.25"),
+            (json!(64 << 20), Form::Bytes, "64 MiB"),
+            (json!(512), Form::Bytes, "512 B"),
+            (json!(0.42), Form::Seconds, "0.4"),
+            (json!("2026-11-22T04:17:00.123Z"), Form::Moment, "2026-11-22 04:17:00"),
+            (json!({ "zone": "a", "rack": 2 }), Form::Text, "rack=2 zone=a"),
+            (json!(["a", "b"]), Form::Text, "a b"),
+            (json!(null), Form::Text, "-"),
+            (json!("words"), Form::Ratio, "-"),
+        ] {
+            assert_eq!(cell(&value, "", form), shown, "{value}");
+        }
+    }
+}

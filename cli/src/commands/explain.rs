@@ -1,6 +1,7 @@
 //! `tally explain`: why a service has the instances it has, why a node stands where it stands.
 
 use super::node::resolve;
+use super::setting;
 use super::shapes::{INSTANCE, NODE, SERVICE};
 use crate::client::{Api, Failure, GlobalArgs, Output, encode};
 use crate::show::{self, Form, cell};
@@ -43,10 +44,7 @@ pub async fn run(command: ExplainCommand, global: &GlobalArgs) -> Result<(), Fai
         ExplainCommand::Node { node } => {
             explain_node(&global.connect()?, &node, global.output()).await
         }
-        // Settings are read in this process; `main` answers this before it comes here.
-        ExplainCommand::Config { key } => {
-            Err(Failure::usage(format!("the setting {key:?} is not known to the API")))
-        }
+        ExplainCommand::Config { key } => setting::explain(&key, global.output()),
     }
 }
 

@@ -13,6 +13,7 @@ mod node_type;
 mod plan;
 mod report;
 mod service;
+mod setting;
 mod shapes;
 mod since;
 mod top;
