@@ -20,7 +20,7 @@ use crate::settings::Settings;
 use crate::up::{self, Pace, Running};
 use anyhow::{Context, bail};
 use chassis::{Client, Shutdown, SystemClock};
-use domain::{Clock, Mono};
+use domain::{Clock, EventKind, Mono};
 use load::{Sample, Samples};
 use script::{SERVICE, Script};
 use std::process::ExitCode;
@@ -32,6 +32,8 @@ use wire::manifest::{Format, Manifest, parse_text};
 
 /// One call of the API.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// Events of one demo at most.
+const EVENTS_MAX: usize = 100_000;
 /// Between two looks while something is awaited.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -311,22 +313,24 @@ impl Stage<'_> {
 
     /// Orders the cap held back, out of the events' values.
     async fn held_back(&self) -> anyhow::Result<Vec<HeldBack>> {
-        let events = self.running.registry().events_after(0, 100_000).await?;
-        let held = events.into_iter().filter(|e| e.event.what == "held_back");
-        let mut all: Vec<HeldBack> = held
-            .map(|e| {
-                let value = |name: &str| {
-                    let found = e.event.values.split(' ').find_map(|word| {
-                        word.split_once('=').filter(|(key, _)| *key == name).map(|(_, v)| v)
-                    });
-                    found.unwrap_or_default().to_owned()
-                };
-                HeldBack { needs: value("needs"), until: value("until") }
-            })
-            .collect();
-        all.dedup();
-        Ok(all)
+        let events = self.running.registry().events_after(0, EVENTS_MAX).await?;
+        let held = events.into_iter().map(|stored| stored.event);
+        let held = held.filter(|e| e.kind == EventKind::Budget && e.what == "held_back");
+        Ok(held.map(|e| held_back(&e.values)).collect())
     }
+}
+
+/// `needs_micros=3537 until=2026-12-01`, in words for people.
+fn held_back(values: &str) -> HeldBack {
+    let value = |name: &str| {
+        let words = values.split(' ').filter_map(|word| word.split_once('='));
+        words.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).next()
+    };
+    let needs = value("needs_micros").and_then(|micros| micros.parse().ok()).map_or_else(
+        || "an unknown amount".to_owned(),
+        |micros| format!("{} EUR", domain::Money(micros)),
+    );
+    HeldBack { needs, until: value("until").unwrap_or_default() }
 }
 
 async fn make_slow(address: &str, factor: u32) -> anyhow::Result<()> {

@@ -48,16 +48,18 @@ impl Script {
         };
         Script {
             legs: vec![
-                leg(3.0, 0.1),
-                leg(9.0, 2.2),
-                leg(28.0, 2.2),
-                leg(32.0, 3.3),
-                leg(38.0, 3.3),
-                leg(42.0, 0.1),
+                leg(2.0, 0.1),
+                // Slow enough for the window to follow: a jump would be a burst, answered at once
+                // with more instances than the level needs.
+                leg(19.0, 2.2),
+                leg(34.0, 2.2),
+                leg(37.0, 3.3),
+                leg(41.0, 3.3),
+                leg(44.0, 0.1),
                 leg(48.0, 0.1),
             ],
-            slow_at: Duration::from_secs_f64(19.0 * stretch),
-            slow_until: Duration::from_secs_f64(28.0 * stretch),
+            slow_at: Duration::from_secs_f64(25.0 * stretch),
+            slow_until: Duration::from_secs_f64(34.0 * stretch),
         }
     }
 }

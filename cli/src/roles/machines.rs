@@ -144,16 +144,6 @@ impl Machines {
     }
 }
 
-/// The address of a listener as others reach it over TCP.
-pub fn url_of(listen: &Listen, advertise: &str) -> String {
-    if !advertise.is_empty() {
-        return advertise.to_owned();
-    }
-    match listen {
-        Listen::Tcp(address) => format!("http://{address}"),
-        unix @ Listen::Unix(_) => unix.to_string(),
-    }
-}
 
 /// Reads the machine-manager's configured address.
 ///
