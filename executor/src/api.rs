@@ -109,8 +109,10 @@ async fn take(api: &Api, wanted: Assignment, bytes: &Bytes) -> Result<Response, 
     let accepted = core.accepted();
     if order < accepted {
         tracing::warn!(
-            epoch = order.epoch.0, generation = order.generation.0,
-            newest.epoch = accepted.epoch.0, newest.generation = accepted.generation.0,
+            epoch = order.epoch.0,
+            generation = order.generation.0,
+            newest.epoch = accepted.epoch.0,
+            newest.generation = accepted.generation.0,
             "an older assignment was refused"
         );
         core.metrics.refuse(Refusal::Older);

@@ -75,7 +75,10 @@ fn check(instance: &AssignedInstance) -> Result<(), (&'static str, String)> {
     }
     let bad_name = |n: &String| n.is_empty() || n.contains(['=', '\0']);
     if run.env.iter().any(|(name, value)| bad_name(name) || value.contains('\0')) {
-        return Err(("/run/env", "a name is empty or holds '=', or a NUL byte is there".to_owned()));
+        return Err((
+            "/run/env",
+            "a name is empty or holds '=', or a NUL byte is there".to_owned(),
+        ));
     }
     if run.port == Some(0) {
         return Err(("/run/port", "0 is no port".to_owned()));

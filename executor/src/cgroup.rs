@@ -370,8 +370,7 @@ fn hand_down(root: &Path, parent: &Path) -> Vec<String> {
         return vec![format!("cannot make {}: {error}", parent.display())];
     }
     let mut wrong = Vec::new();
-    let mut steps: Vec<&Path> =
-        parent.ancestors().take_while(|a| a.starts_with(root)).collect();
+    let mut steps: Vec<&Path> = parent.ancestors().take_while(|a| a.starts_with(root)).collect();
     steps.reverse();
     for dir in steps {
         let file = dir.join("cgroup.subtree_control");

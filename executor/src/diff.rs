@@ -57,10 +57,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn known(names: &[&str]) -> BTreeMap<InstanceId, Known> {
-        names
-            .iter()
-            .map(|n| (id(n), Known { instance: instance(n), stopping: false }))
-            .collect()
+        names.iter().map(|n| (id(n), Known { instance: instance(n), stopping: false })).collect()
     }
 
     #[test]

@@ -93,7 +93,8 @@ pub struct Deps {
 pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), Error> {
     deps.readiness.missing("instances", "those of a former run are being taken over");
     let store = store::Store::open(&config.node_dir)?;
-    let engines = engines(&config, &store, deps.shim);
+    let cgroups = cgroup::Cgroups::of_host(&config.node);
+    let engines = engines(&config, &store, &cgroups, deps.shim);
     let metrics = metrics::Metrics::new(&deps.metrics);
     let core = core::Core::new(config, deps.clock, engines, store, metrics, shutdown.branch());
     let core = Arc::new(core);
@@ -114,17 +115,24 @@ pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), E
     let limits = ServerLimits { connections_max: CONNECTIONS_MAX, ..ServerLimits::default() };
     tracing::info!(
         node.id = %core.config.node, listen = %deps.listener.local(),
-        layout = ?core.config.node_dir, "the executor answers"
+        dir = %core.config.node_dir.display(), "the executor answers"
     );
     chassis::serve(deps.listener, router, limits, &shutdown).await;
     if !core.shutdown.finished(END_GRACE).await {
         tracing::warn!("some tasks did not end in time");
     }
+    if core.instances().is_empty() {
+        cgroups.remove_node();
+    }
     Ok(())
 }
 
-fn engines(config: &Config, store: &store::Store, shim: ShimProgram) -> engines::Engines {
-    let cgroups = cgroup::Cgroups::of_host(&config.node);
+fn engines(
+    config: &Config,
+    store: &store::Store,
+    cgroups: &cgroup::Cgroups,
+    shim: ShimProgram,
+) -> engines::Engines {
     let place = engines::docker_spec::Place {
         node: config.node.clone(),
         cluster: config.cluster.clone(),
@@ -134,7 +142,7 @@ fn engines(config: &Config, store: &store::Store, shim: ShimProgram) -> engines:
     let docker = engines::docker::DockerEngine::new(&config.docker_host, place, layout);
     let process = engines::process::ProcessEngine {
         store: store.clone(),
-        cgroups,
+        cgroups: cgroups.clone(),
         address: config.address,
         node: config.node.clone(),
         shim,

@@ -55,9 +55,13 @@ pub fn pids() -> Vec<i32> {
     entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Living descendants of `root`, itself not included.
+/// Living descendants of `root`, itself not included. None of 0 and 1: everything descends from
+/// them, and what is found here is killed.
 #[must_use]
 pub fn descendants(root: i32) -> BTreeSet<i32> {
+    if root <= 1 {
+        return BTreeSet::new();
+    }
     let parents: Vec<(i32, i32)> = pids()
         .into_iter()
         .filter_map(|pid| Some((pid, stat(pid).filter(Stat::alive)?.parent)))
@@ -121,6 +125,7 @@ mod tests {
         assert!(!boot_id().is_empty());
         assert!(pids().contains(&me));
         assert!(descendants(stat.parent).contains(&me));
+        assert!(descendants(1).is_empty() && descendants(0).is_empty());
     }
 
     #[test]

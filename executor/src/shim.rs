@@ -157,11 +157,9 @@ fn run(dir: &Path) -> Result<ShimExit, Failure> {
 
 fn lock(dir: &Path) -> Result<File, Failure> {
     let file = File::create(dir.join(LOCK_FILE)).map_err(|e| Failure::fleeting(LOCK_FILE, e))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|e| Failure {
-            held: true,
-            ..Failure::fleeting("another shim holds this instance", e)
-        })?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
+        |e| Failure { held: true, ..Failure::fleeting("another shim holds this instance", e) },
+    )?;
     Ok(file)
 }
 

@@ -208,8 +208,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let instance = crate::testing::instance("a");
-        let record =
-            Record { instance: instance.clone(), port: 20_000, ready: true, restarts: 2, failed: None };
+        let record = Record {
+            instance: instance.clone(),
+            port: 20_000,
+            ready: true,
+            restarts: 2,
+            failed: None,
+        };
         store.keep_record(&record).unwrap();
         fs::create_dir_all(dir.path().join("instances/nonsense")).unwrap();
         assert_eq!(store.records(), vec![record]);

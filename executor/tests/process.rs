@@ -164,8 +164,7 @@ async fn what_is_unwell_is_told_and_restarted() {
     assert_ne!(pid(&again), before);
     assert!(!runs(before));
     let states = support_events(&node, since, 4).await;
-    let expected =
-        [RunState::Unwell, RunState::Restarting, RunState::Starting, RunState::Ready];
+    let expected = [RunState::Unwell, RunState::Restarting, RunState::Starting, RunState::Ready];
     assert_eq!(states, expected);
     node.down().await;
 }

@@ -193,8 +193,7 @@ impl ProcessEngine {
         }
         let root = |pids: BTreeSet<i32>| {
             let alive = |pid: &&i32| proc::stat(**pid).is_some_and(|s| s.alive());
-            let is_root =
-                |pid: &&i32| proc::stat(**pid).is_some_and(|s| !pids.contains(&s.parent));
+            let is_root = |pid: &&i32| proc::stat(**pid).is_some_and(|s| !pids.contains(&s.parent));
             pids.iter().filter(alive).find(is_root).copied()
         };
         by_id.into_iter().filter_map(|(id, pids)| Some((id, root(pids)?))).collect()

@@ -100,8 +100,10 @@ fn background() -> String {
 
 fn answer(mut stream: TcpStream, status: &str, body: &str) {
     let length = body.len();
-    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
-    let _peer_gone = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
+    let head =
+        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    let _peer_gone =
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
 }
 
 fn run_executor(dir: &str, node: &str, key: &str, ports: &str) -> ExitCode {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use chassis::peer::Answer;
 use chassis::{Client, Identity, Listen, Listener, Metrics, PeerUrl, Readiness, Shutdown};
 use chassis::{SystemClock, Verifier};
 use domain::{Epoch, Generation, IdSource, InstanceId, NodeId, Revision, ServiceName};
@@ -102,6 +103,12 @@ impl Node {
         task.await.unwrap().unwrap();
     }
 
+    /// Why the executor could not run.
+    pub async fn failure(&mut self) -> executor::Error {
+        let (_, task) = self.running.take().unwrap();
+        tokio::time::timeout(DEADLINE, task).await.unwrap().unwrap().unwrap_err()
+    }
+
     pub fn client(&self) -> Client {
         let epoch = Arc::new(AtomicU64::new(1));
         let clock = Arc::new(SystemClock::new());
@@ -112,6 +119,12 @@ impl Node {
     /// A client without a signature.
     pub fn stranger(&self) -> Client {
         Client::new(PeerUrl::Unix(self.socket()))
+    }
+
+    /// One call with whatever signature `client` has.
+    pub async fn call(client: &Client, method: http::Method, path: &str) -> Option<Answer> {
+        let nothing = (http::HeaderMap::new(), bytes::Bytes::new());
+        client.call(method, path, nothing.0, nothing.1, DEADLINE).await.ok()
     }
 
     pub fn assignment(&self, instances: &[AssignedInstance]) -> Assignment {
