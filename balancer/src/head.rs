@@ -1,10 +1,11 @@
 //! Heads on the way up and down: what is passed on, what is taken off, how a body is framed.
 
 use crate::conn::Conn;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
+use std::mem::MaybeUninit;
 
 /// Longest answer head: what common servers send at most, doubled.
 pub const ANSWER_HEAD_BYTES_MAX: usize = 64 << 10;
@@ -205,9 +206,15 @@ pub struct Nonsense(pub &'static str);
 /// # Errors
 /// [`Nonsense`], when the bytes are no answer or its end could be read in two ways.
 pub fn read_answer(buffer: &mut BytesMut, method: &Method) -> Result<Option<Answer>, Nonsense> {
-    let mut headers = [httparse::EMPTY_HEADER; ANSWER_HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut headers);
-    let length = match response.parse(buffer) {
+    // Space that is not filled with zeros first: it is larger than most heads.
+    let mut headers = [const { MaybeUninit::uninit() }; ANSWER_HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        buffer,
+        &mut headers,
+    );
+    let length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if buffer.len() < ANSWER_HEAD_BYTES_MAX => return Ok(None),
         Ok(httparse::Status::Partial) => return Err(Nonsense("its head is too long")),
@@ -218,29 +225,54 @@ pub fn read_answer(buffer: &mut BytesMut, method: &Method) -> Result<Option<Answ
     let version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
     // Where each header lies, so that its value can share the buffer instead of being copied.
     let start = buffer.as_ptr().addr();
-    let mut spans = [(0usize, 0usize, 0usize, 0usize); ANSWER_HEADERS_MAX];
+    let mut spans = [Span::default(); ANSWER_HEADERS_MAX];
     let count = response.headers.len();
     for (span, header) in spans.iter_mut().zip(response.headers.iter()) {
-        let name = header.name.as_ptr().addr() - start;
-        let value = header.value.as_ptr().addr().wrapping_sub(start);
-        *span = (name, header.name.len(), value, header.value.len());
+        *span = Span::of(header, start);
     }
     let head = buffer.split_to(length).freeze();
     let mut hops = Hops::default();
     let mut map = HeaderMap::with_capacity(count);
-    for (name, name_len, value, value_len) in &spans[..count] {
-        let name = HeaderName::from_bytes(&head[*name..name + name_len])
+    for span in &spans[..count] {
+        let name = HeaderName::from_bytes(&head[span.name()])
             .map_err(|_bad| Nonsense("a header's name is none"))?;
-        // An empty value may point anywhere.
-        let bytes =
-            if *value_len == 0 { Bytes::new() } else { head.slice(*value..value + value_len) };
-        let value = HeaderValue::from_maybe_shared(bytes)
+        let value = HeaderValue::from_maybe_shared(head.slice(span.value()))
             .map_err(|_bad| Nonsense("a header's value is none"))?;
         if let Some((name, value)) = hops.sort_out(name, value) {
             map.try_append(name, value).map_err(|_full| Nonsense("it has too many headers"))?;
         }
     }
     finish(status, version, map, hops, method).map(Some)
+}
+
+/// Where a header lies in its head. Heads are shorter than 2^32 bytes by far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    name: u32,
+    name_len: u32,
+    value: u32,
+    value_len: u32,
+}
+
+impl Span {
+    /// The place of a header that was parsed from bytes beginning at the address `start`.
+    fn of(header: &httparse::Header<'_>, start: usize) -> Span {
+        let offset = |bytes: &[u8]| u32::try_from(bytes.as_ptr().addr().wrapping_sub(start));
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(0);
+        let value_len = length(header.value);
+        // An empty value may point anywhere.
+        let value = if value_len == 0 { 0 } else { offset(header.value).unwrap_or(0) };
+        let name = header.name.as_bytes();
+        Span { name: offset(name).unwrap_or(0), name_len: length(name), value, value_len }
+    }
+
+    fn name(&self) -> std::ops::Range<usize> {
+        self.name as usize..self.name as usize + self.name_len as usize
+    }
+
+    fn value(&self) -> std::ops::Range<usize> {
+        self.value as usize..self.value as usize + self.value_len as usize
+    }
 }
 
 /// Headers of an answer that go no further, but say something to the balancer.

@@ -71,6 +71,7 @@ pub fn judge(standings: &mut [Standing], interval_over: bool, now: Mono, rng: &m
             ejection.good_since = now;
         }
     }
+    return_when_all_fail(standings, now);
     let ready = standings.iter().filter(|s| s.ready).count();
     let allowed = ready / 2;
     let mut out = standings.iter().filter(|s| s.ready && s.ejection.until.is_some()).count();
@@ -94,6 +95,20 @@ pub fn judge(standings: &mut [Standing], interval_over: bool, now: Mono, rng: &m
         next.ejection.until = None;
         next.ejection.good_since = now;
         out -= 1;
+    }
+}
+
+/// When every instance that still stands fails, those set aside are as good a guess, and better
+/// than nothing: an outage moved, or it is not the instances' own.
+fn return_when_all_fail(standings: &mut [Standing], now: Mono) {
+    let mut standing = standings.iter().filter(|s| s.ready && s.ejection.until.is_none());
+    if !standing.all(|s| s.failures_in_row >= FAILURES_IN_ROW) {
+        return;
+    }
+    for out in standings.iter_mut().filter(|s| s.ready && s.ejection.until.is_some()) {
+        out.ejection.until = None;
+        out.ejection.good_since = now;
+        (out.failures_in_row, out.ok, out.total) = (0, 0, 0);
     }
 }
 
@@ -199,6 +214,20 @@ mod tests {
         (few[1].ok, few[1].total) = (0, 19);
         judge(&mut few, true, NOW, &mut Rng::new(1));
         assert_eq!(out(&few), [true, false, false]);
+    }
+
+    #[test]
+    fn when_the_others_fail_too_those_set_aside_come_back() {
+        let mut standings = [good(), good()];
+        standings[0].failures_in_row = 5;
+        judge(&mut standings, false, NOW, &mut Rng::new(1));
+        assert_eq!(out(&standings), [true, false]);
+        standings[1].failures_in_row = 4;
+        judge(&mut standings, false, NOW, &mut Rng::new(1));
+        assert_eq!(out(&standings), [true, false]);
+        standings[1].failures_in_row = 5;
+        judge(&mut standings, false, NOW, &mut Rng::new(1));
+        assert_eq!(out(&standings), [false, true], "they change places");
     }
 
     #[test]
