@@ -6,8 +6,8 @@ use chassis::{
     Client, Identity, Listen, Listener, Metrics, RandomIds, Readiness, Shutdown, SystemClock,
 };
 use domain::{
-    BalancerId, Bytes, Capacity, Clock, Demand, MilliCpu, Node, NodeId, PricePerHour, Resources,
-    RouteGen, ServiceName, Timestamp,
+    BalancerId, Bytes, Capacity, Clock, Demand, DrainOrder, MilliCpu, Node, NodeId, PricePerHour,
+    Resources, RouteGen, ServiceName, Timestamp,
 };
 use registry::{MemoryRegistry, NodeCommit, Registry, Role};
 use scoreboard::{Board, MemoryBoard};
@@ -115,9 +115,19 @@ impl Cell {
     }
 
     pub async fn put_node(&self, id: &NodeId) {
+        self.write_node(node(id, self.clock.now())).await;
+    }
+
+    pub async fn drain_node(&self, id: &NodeId) {
+        let now = self.clock.now();
+        let order = DrainOrder { reason: "cheaper".into(), deadline: now.plus(PATIENCE) };
+        self.write_node(Node { drain: Some(order), ..node(id, now) }).await;
+    }
+
+    async fn write_node(&self, node: Node) {
         let role = Role::MachineManager;
         let lease = self.registry.take_lease(role, "mm", PATIENCE).await.unwrap().unwrap();
-        let nodes = vec![node(id, self.clock.now())];
+        let nodes = vec![node];
         let commit = NodeCommit { nodes, ..NodeCommit::default() };
         self.registry.commit_nodes(&lease, commit).await.unwrap();
     }

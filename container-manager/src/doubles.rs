@@ -230,14 +230,17 @@ pub struct TestPlacements {
     pub nodes: Mutex<Vec<NodeId>>,
     /// Minimums refused.
     pub refuse: Mutex<bool>,
-    /// Questions so far.
-    pub asked: Mutex<u32>,
+    /// It does not answer.
+    pub away: Mutex<bool>,
 }
 
 #[async_trait]
 impl Placements for TestPlacements {
     async fn ask(&self, request: &PlacementRequest) -> Result<PlacementAnswer, PeerError> {
-        *self.asked.lock().unwrap() += 1;
+        if *self.away.lock().unwrap() {
+            let limit = Duration::from_secs(1);
+            return Err(PeerError::Deadline { peer: "the double".into(), limit });
+        }
         let nodes = self.nodes.lock().unwrap();
         let mut answer = PlacementAnswer::default();
         for wanted in &request.wanted {

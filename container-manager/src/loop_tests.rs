@@ -356,3 +356,47 @@ async fn a_wake_a_failure_and_a_drain_need_no_beat() {
     .await;
     manager.stop().await;
 }
+
+#[tokio::test]
+async fn without_the_machine_manager_starts_wait_and_what_runs_stays() {
+    let cell = Cell::new().await;
+    let manager = cell.manager("a").await;
+    put(&manager, "shop", &manifest(1, 4)).await;
+    let ids = until_routed(&cell, "shop", 1).await;
+    *cell.placements.away.lock().unwrap() = true;
+    let scale = json!({"instances": 2});
+    let _: Value = manager.client.post("/v1/services/shop/scale", &scale, LIMIT).await.unwrap();
+    let told = until("it waits", || async {
+        state(&manager, "shop").await["waiting_for"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(told.contains("does not answer"), "{told}");
+    assert_eq!(until_routed(&cell, "shop", 1).await, ids);
+    *cell.placements.away.lock().unwrap() = false;
+    until_routed(&cell, "shop", 2).await;
+    manager.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_emptied_keeps_serving_until_its_successors_are_ready() {
+    let cell = Cell::new().await;
+    let manager = cell.manager("a").await;
+    put(&manager, "shop", &manifest(2, 4)).await;
+    let old = until_routed(&cell, "shop", 2).await;
+    let other: domain::NodeId = "n-abcdefghjk".parse().unwrap();
+    cell.put_node(&other).await;
+    cell.placements.nodes.lock().unwrap().push(other);
+    cell.drain_node(&cell.node).await;
+    until("two elsewhere", || async {
+        let routes = routed(&cell, "shop").await;
+        let ready = routes.iter().filter(|(_, state)| *state == RouteState::Ready).count();
+        assert!(ready >= 2, "{routes:?}");
+        routes.iter().all(|(id, _)| !old.contains(id)).then_some(())
+    })
+    .await;
+    until("the node is empty", || async {
+        cell.executors.running().iter().all(|id| !old.contains(id)).then_some(())
+    })
+    .await;
+    manager.stop().await;
+}

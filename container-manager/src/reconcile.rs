@@ -10,8 +10,9 @@ use crate::{act, observe, places};
 use chassis::telemetry::Chain;
 use chassis::{Halt, Identity, Shutdown, Woke};
 use container_planner::{Grant, Memory, Plan, Policy, Snapshot, WaitWhy, Waiting, check, plan};
-use domain::{Clock, Event, EventKind, IdSource, NodeState};
+use domain::{Clock, Event, EventKind, IdSource, Instance, InstanceId, NodeState};
 use registry::{InstanceCommit, Lease, Registry, RegistryError, Role};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -150,7 +151,7 @@ impl Reconciler {
         let services = self.registry.services().await?;
         let instances = self.registry.instances().await?;
         self.epoch.store(lease.epoch.0, Ordering::Release);
-        let mut memories = std::collections::BTreeMap::new();
+        let mut memories = BTreeMap::new();
         for row in services.iter().filter(|row| !row.memory.is_empty()) {
             match Memory::from_text(&row.memory) {
                 Ok(memory) => {
@@ -190,7 +191,7 @@ impl Reconciler {
         world.memories.clear();
         drop(world);
         self.running.end();
-        self.shared.assignments.send_replace(std::collections::BTreeMap::new());
+        self.shared.assignments.send_replace(BTreeMap::new());
         self.shared.board.send_replace(crate::publish::Wanted::default());
         self.renewed = None;
     }
@@ -318,12 +319,10 @@ fn merge(plans: Vec<Plan>) -> Plan {
         unreachable!("a step makes at least one plan");
     };
     for later in plans {
-        for row in later.rows {
-            match merged.rows.iter_mut().find(|known| known.id == row.id) {
-                Some(known) => *known = row,
-                None => merged.rows.push(row),
-            }
-        }
+        let mut rows: BTreeMap<InstanceId, Instance> =
+            merged.rows.drain(..).map(|row| (row.id.clone(), row)).collect();
+        rows.extend(later.rows.into_iter().map(|row| (row.id.clone(), row)));
+        merged.rows = rows.into_values().collect();
         for mut service in later.services {
             if let Some(known) = merged.services.iter_mut().find(|s| s.service == service.service) {
                 service.memory_due |= known.memory_due;
@@ -339,6 +338,5 @@ fn merge(plans: Vec<Plan>) -> Plan {
         merged.events.extend(later.events);
         merged.next_at = later.next_at;
     }
-    merged.rows.sort_by(|a, b| a.id.cmp(&b.id));
     merged
 }

@@ -13,6 +13,7 @@ use domain::{
     Decision, Event, EventKind, IdSource, Instance, InstanceId, InstanceState, Money, NodeId,
     Resources, Revision, RouteTable, ServiceName, Timestamp,
 };
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// A start that needs a place.
@@ -151,6 +152,16 @@ pub fn plan(snapshot: &Snapshot, policy: &Policy, ids: &mut dyn IdSource) -> Pla
     plan
 }
 
+/// The service with its instances by id; a copy only where the observer did not sort.
+fn in_order(service: &ServiceView) -> Cow<'_, ServiceView> {
+    if service.instances.is_sorted_by(|a, b| a.row.id <= b.row.id) {
+        return Cow::Borrowed(service);
+    }
+    let mut sorted = service.clone();
+    sorted.instances.sort_by(|a, b| a.row.id.cmp(&b.row.id));
+    Cow::Owned(sorted)
+}
+
 fn plan_service(
     unsorted: &ServiceView,
     snapshot: &Snapshot,
@@ -158,9 +169,8 @@ fn plan_service(
     ids: &mut dyn IdSource,
     plan: &mut Plan,
 ) {
-    let mut sorted = unsorted.clone();
-    sorted.instances.sort_by(|a, b| a.row.id.cmp(&b.row.id));
-    let service = &sorted;
+    let sorted = in_order(unsorted);
+    let service = &*sorted;
     let now = snapshot.now;
     let mut memory = service.memory.clone();
     let mut rows: Vec<Instance> = service.instances.iter().map(|v| v.row.clone()).collect();

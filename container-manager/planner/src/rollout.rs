@@ -9,6 +9,7 @@ use domain::{
     IdSource, Instance, InstanceId, InstanceState, Replace, Resources, Revision, ServiceSpec,
     Timestamp,
 };
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What is asked of the machine-manager before ready instances go.
@@ -214,11 +215,12 @@ impl Members<'_> {
             return Some(Choice { count, candidates });
         }
         let answer = self.snapshot.stop_answers.get(&self.service.name);
-        let chosen = answer.into_iter().flatten().filter(|id| candidates.contains(id));
-        let mut going: Vec<InstanceId> = Vec::new();
+        let known: BTreeSet<&InstanceId> = candidates.iter().collect();
+        let chosen = answer.into_iter().flatten().filter(|id| known.contains(id));
+        let mut going: BTreeSet<InstanceId> = BTreeSet::new();
         for id in chosen.chain(&candidates) {
-            if going.len() < excess && !going.contains(id) {
-                going.push(id.clone());
+            if going.len() < excess {
+                going.insert(id.clone());
             }
         }
         let reason = self.why_less();

@@ -331,3 +331,60 @@ fn a_smaller_band_is_obeyed() {
     world.demand = 1.2;
     assert_eq!(world.run(200), [2, 4]);
 }
+
+#[test]
+fn a_node_that_is_emptied_is_left_only_when_its_instances_have_successors() {
+    let mut world = steady(3, 0.5);
+    let node = world.snapshot.nodes.keys().next().unwrap().clone();
+    let other: domain::NodeId = "n-abcdefghjk".parse().unwrap();
+    let spare = world.snapshot.nodes[&node].clone();
+    world.snapshot.nodes.insert(other.clone(), spare);
+    let deadline = world.snapshot.now.plus(Duration::from_secs(600));
+    let order = domain::DrainOrder { reason: "cheaper elsewhere".into(), deadline };
+    world.snapshot.nodes.get_mut(&node).unwrap().drain = Some(order);
+    for _ in 0..60 {
+        world.snapshot.now = world.snapshot.now.plus(Duration::from_secs(1));
+        world.observe();
+        for grant in world.snapshot.grants.values_mut() {
+            *grant = crate::Grant::On(other.clone());
+        }
+        let made = crate::plan(&world.snapshot, &world.policy, &mut world.ids);
+        crate::check(&world.snapshot, &made, &world.policy).unwrap();
+        assert!(made.starts.iter().all(|ask| ask.not_on == [node.clone()]));
+        made.apply_to(&mut world.snapshot);
+        assert!(world.count(InstanceState::Ready) >= 3, "{}", made.services[0].report);
+        world.see_routes(&made);
+    }
+    let views = &world.snapshot.services[0].instances;
+    assert!(views.iter().all(|v| v.row.node.as_ref() == Some(&other)), "{}", world.why());
+    assert_eq!(views.len(), 3);
+}
+
+#[test]
+fn at_a_nodes_drain_deadline_its_instances_go_whatever_the_floor() {
+    let mut world = steady(2, 0.5);
+    let now = world.snapshot.now;
+    let order = domain::DrainOrder { reason: "by an operator".into(), deadline: now };
+    for node in world.snapshot.nodes.values_mut() {
+        node.drain = Some(order.clone());
+    }
+    world.step();
+    assert_eq!(world.count(InstanceState::Draining), 2, "{}", world.why());
+}
+
+#[test]
+fn stops_are_left_open_for_the_machine_manager_and_its_choice_is_taken() {
+    let mut world = steady(4, 0.5);
+    world.service().hold = Some(2);
+    world.snapshot.awaiting_stops = true;
+    let made = world.step();
+    assert_eq!((made.stops[0].count, made.stops[0].candidates.len()), (2, 4));
+    assert_eq!(world.count(InstanceState::Ready), 4);
+    let chosen = world.ready()[1..3].to_vec();
+    let name = world.service().name.clone();
+    world.snapshot.stop_answers.insert(name, chosen.clone());
+    world.snapshot.awaiting_stops = false;
+    world.step();
+    assert!(world.ready().iter().all(|id| !chosen.contains(id)));
+    assert_eq!(world.count(InstanceState::Draining), 2);
+}

@@ -265,11 +265,16 @@ impl World {
             panic!("{violation}: {}", made.services[0].report);
         }
         made.apply_to(&mut self.snapshot);
+        self.see_routes(&made);
+        self.last = Some(made.clone());
+        made
+    }
+
+    /// The balancer acts on the routes of a plan.
+    pub fn see_routes(&mut self, made: &Plan) {
         if made.services[0].routes_changed {
             self.seen_gen = made.services[0].routes.clone();
         }
-        self.last = Some(made.clone());
-        made
     }
 
     pub fn step_by(&mut self, span: Duration) -> Plan {
