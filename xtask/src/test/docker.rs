@@ -61,11 +61,8 @@ fn start(dir: &Path) -> Result<Docker> {
         &path("exec"),
         "--pidfile",
         &path("docker.pid"),
-        // The host's firewall is nobody's to change in a test: ports are published by the
-        // daemon's own forwarder.
-        "--iptables=false",
+        &format!("--iptables={}", firewall_drops()),
         "--ip6tables=false",
-        "--ip-forward=false",
     ]
     .map(str::to_owned);
     let bridge_is_ours = !bridge_exists();
@@ -80,6 +77,15 @@ fn start(dir: &Path) -> Result<Docker> {
     }
     let told = format!("a daemon of our own, {}", version.unwrap_or_default());
     Ok(Docker { host, told, _own: Some(own) })
+}
+
+/// The host's firewall is nobody's to change in a test, and ports are published by the daemon's own
+/// forwarder: only where an earlier daemon left its rule that drops what passes between containers
+/// must ours add its own.
+fn firewall_drops() -> bool {
+    let mut command = Command::new(process::find("iptables").unwrap_or_default());
+    command.args(["-S", "FORWARD"]);
+    process::quiet(command, ASK_DEADLINE).is_ok_and(|ran| ran.output.contains("-P FORWARD DROP"))
 }
 
 /// The server's version and cgroup driver, if one answers there.
