@@ -51,8 +51,11 @@ pub async fn run(args: DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
     let shutdown = Shutdown::new();
     let signal = shutdown.clone();
     tokio::spawn(async move { signal.on_signal().await });
-    let running = up::start(&settings, Pace::Demo).await.context("starting every role")?;
-    let result = story(&args, &running, &shutdown).await;
+    let mut running = up::start(&settings, Pace::Demo).await.context("starting every role")?;
+    let result = match running.ready().await {
+        Ok(()) => story(&args, &running, &shutdown).await,
+        Err(error) => Err(error),
+    };
     let cleaned = running.down().await.context("stopping everything");
     if args.keep {
         eprintln!("the demo's folder is left at {}", folder.display());

@@ -18,6 +18,9 @@ use tokio::task::{JoinError, JoinSet};
 /// For requests in hand and the last writes after a signal.
 const GRACE: Duration = Duration::from_secs(20);
 
+/// From the start until the managers lead: longer than a lease left behind by another.
+const READY_PATIENCE: Duration = Duration::from_secs(15);
+
 /// How fast decisions are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
@@ -119,6 +122,32 @@ impl Running {
     /// A client of the API over its unix socket.
     pub fn api_client(&self) -> Client {
         Client::new(PeerUrl::Unix(self.data.socket("api")))
+    }
+
+    /// Waits until both managers lead and answer.
+    ///
+    /// # Errors
+    /// When they do not within [`READY_PATIENCE`], or a role ended.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        let api = self.api_client();
+        let answering = async {
+            // The budget comes from the machine-manager through the container-manager.
+            while let Err(error) = api.get::<serde_json::Value>("/v1/budget", READY_PATIENCE).await {
+                tracing::debug!(%error, "not ready yet");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let ready = async {
+            let slow = "the managers do not answer; is the disk slow, or do others lead?";
+            tokio::time::timeout(READY_PATIENCE, answering).await.context(slow)
+        };
+        tokio::select! {
+            ended = self.roles.join_next() => match ended {
+                Some(ended) => bail!("{} ended by itself", name_of(ended)?),
+                None => bail!("nothing runs"),
+            },
+            ready = ready => ready,
+        }
     }
 
     /// The registry, for reading.
