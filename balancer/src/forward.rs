@@ -74,6 +74,10 @@ pub async fn serve(
             problem(Kind::Method, "this is a reverse proxy; CONNECT is not served"),
         ));
     }
+    if !head::has_one_host(&request) {
+        let detail = "a request needs exactly one Host header";
+        return Ok(answer_self(&conn, problem(Kind::BadRequest, detail)));
+    }
     let upgrade =
         head::wants_upgrade(request.headers()).is_some().then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();

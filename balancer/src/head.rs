@@ -87,6 +87,18 @@ pub fn wants_upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
     asked.then_some(upgrade)
 }
 
+/// Whether it is clear which host a request is for (RFC 9112, 3.2): two parts of a chain must never
+/// believe different ones.
+#[must_use]
+pub fn has_one_host<B>(request: &http::Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => true,
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// The host a request is for: its target's, else its `Host` header's.
 #[must_use]
 pub fn host(parts: &Parts) -> &[u8] {

@@ -229,6 +229,8 @@ async fn what_cannot_be_understood_is_refused() {
         ("POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip\r\n\r\na", 400),
         ("GET / HTTP/1.1\r\nhost: x\r\nbad header: 1\r\n\r\n", 400),
         ("nonsense\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nconnection: close\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n", 400),
     ] {
         let answer = running.send(request).await;
         assert_eq!(answer.status(), status, "{request:?}: {answer:?}");
