@@ -107,7 +107,10 @@ impl Reconciler {
             Ok(plans) => plans,
             Err(violation) => return Ok(StepResult::Refused(violation)),
         };
-        let merged = merge(plans);
+        let merged = match plans {
+            (first, Some(second)) => merge(first, second),
+            (only, None) => only,
+        };
         let changed = merged.rows.len();
         self.commit(&lease, &merged).await?;
         act::remember(&mut self.shared.world(), &merged);
@@ -233,11 +236,11 @@ impl Reconciler {
     }
 
     /// Plans; asks for places where they are needed and plans on with the answer.
-    async fn decide(&mut self, snapshot: &mut Snapshot) -> Result<Vec<Plan>, String> {
+    async fn decide(&mut self, snapshot: &mut Snapshot) -> Result<(Plan, Option<Plan>), String> {
         snapshot.awaiting_stops = true;
         let first = self.plan_checked(snapshot)?;
         if first.starts.is_empty() && first.stops.is_empty() {
-            return Ok(vec![first]);
+            return Ok((first, None));
         }
         let request = places::question(snapshot, &first);
         first.apply_to(snapshot);
@@ -254,7 +257,7 @@ impl Reconciler {
         }
         snapshot.awaiting_stops = false;
         let second = self.plan_checked(snapshot)?;
-        Ok(vec![first, second])
+        Ok((first, Some(second)))
     }
 
     /// A deadline that passes before the next beat is kept to the moment.
@@ -312,31 +315,27 @@ fn followed(state: NodeState) -> bool {
     }
 }
 
-/// Two plans of one step as one: the later word on each record and service counts.
-fn merge(plans: Vec<Plan>) -> Plan {
-    let mut plans = plans.into_iter();
-    let Some(mut merged) = plans.next() else {
-        unreachable!("a step makes at least one plan");
-    };
-    for later in plans {
-        let mut rows: BTreeMap<InstanceId, Instance> =
-            merged.rows.drain(..).map(|row| (row.id.clone(), row)).collect();
-        rows.extend(later.rows.into_iter().map(|row| (row.id.clone(), row)));
-        merged.rows = rows.into_values().collect();
-        for mut service in later.services {
-            if let Some(known) = merged.services.iter_mut().find(|s| s.service == service.service) {
-                service.memory_due |= known.memory_due;
-                service.routes_changed |= known.routes_changed;
-                service.report.from = known.report.from;
-                if known.report.why != "steady" {
-                    service.report.why = known.report.why;
-                }
-                *known = service;
-            }
+/// Two plans of one step as one: the later word on each record and service counts. Both speak of
+/// the same services, in the same order.
+fn merge(first: Plan, second: Plan) -> Plan {
+    let mut rows: BTreeMap<InstanceId, Instance> =
+        first.rows.into_iter().map(|row| (row.id.clone(), row)).collect();
+    rows.extend(second.rows.into_iter().map(|row| (row.id.clone(), row)));
+    let mut services = second.services;
+    for (known, later) in first.services.iter().zip(&mut services) {
+        debug_assert_eq!(known.service, later.service, "both plans are of one snapshot");
+        later.memory_due |= known.memory_due;
+        later.routes_changed |= known.routes_changed;
+        later.report.from = known.report.from;
+        if known.report.why != "steady" {
+            later.report.why = known.report.why;
         }
-        merged.decisions.extend(later.decisions);
-        merged.events.extend(later.events);
-        merged.next_at = later.next_at;
     }
-    merged
+    Plan {
+        rows: rows.into_values().collect(),
+        services,
+        decisions: [first.decisions, second.decisions].concat(),
+        events: [first.events, second.events].concat(),
+        ..second
+    }
 }
