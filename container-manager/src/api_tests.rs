@@ -232,6 +232,28 @@ async fn instances_and_their_logs_are_shown() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_site_may_do_nothing() {
+    let cell = Cell::new().await;
+    let manager = started(&cell).await;
+    let own = manager.client.peer().to_string();
+    let port = own.rsplit_once(':').unwrap().1.to_owned();
+    let rebound = format!("evil.example:{port}");
+    let local = format!("localhost:{port}");
+    let table: [(&[(&str, &str)], u16); 5] = [
+        (&[("origin", &own)], 200),
+        (&[("host", &local)], 200),
+        (&[("origin", "https://evil.example")], 403),
+        (&[("origin", "null")], 403),
+        (&[("host", &rebound)], 403),
+    ];
+    for (headers, status) in table {
+        let answer = call(&manager.client, "GET", "/v1/services", headers, "").await;
+        assert_eq!(answer.status, status, "{headers:?}");
+    }
+    manager.stop().await;
+}
+
+#[tokio::test]
 async fn money_and_nodes_are_passed_on() {
     let cell = Cell::new().await;
     let manager = started(&cell).await;

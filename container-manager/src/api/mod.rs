@@ -136,7 +136,12 @@ async fn credentials(
     next: Next,
 ) -> Result<Response, ApiError> {
     let peer = request.extensions().get::<PeerAddr>().copied();
-    let trusted = matches!(peer, Some(PeerAddr::Unix)) || gate.open;
+    let unix = matches!(peer, Some(PeerAddr::Unix));
+    if gate.open && !unix && is_foreign(request.headers()) {
+        let detail = "a page of another site may not use the API of this host's user";
+        return Err(ApiError::new(Kind::Forbidden, detail));
+    }
+    let trusted = unix || gate.open;
     let path = request.uri().path();
     if trusted || carries_own_credentials(request.method(), path) {
         return Ok(next.run(request).await);
@@ -156,6 +161,19 @@ async fn credentials(
         return Err(ApiError::new(Kind::Forbidden, "a balancer's token may only wake services"));
     }
     Err(ApiError::new(Kind::Unauthorized, "the token is not this cluster's"))
+}
+
+/// Whether a browser speaks for another site: where no token is asked for, a page could otherwise
+/// order nodes through its visitor's loopback, directly or by a name it points there.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|v| v.to_str().unwrap_or(""));
+    let host = text(header::HOST).unwrap_or("");
+    let name = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+    let name = name.map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+    let here = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok();
+    let same = text(header::ORIGIN)
+        .is_none_or(|origin| origin.split_once("://").is_some_and(|(_, from)| from == host));
+    !here || !same
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
