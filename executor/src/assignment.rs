@@ -116,7 +116,8 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_a_pointer() {
         assert_eq!(faults(|_| {}).0, 200);
-        let table: [(fn(&mut Assignment), &str); 11] = [
+        type Fault = (fn(&mut Assignment), &'static str);
+        let table: [Fault; 11] = [
             (|a| a.wire = 9, "/wire"),
             (|a| a.cluster = "other".to_owned(), "/cluster"),
             (|a| a.node = "n-abcdefghjk".parse().unwrap(), "/node"),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use wire::assignment::Limits;
 use wire::node_file::CgroupPaths;
 
@@ -150,13 +151,15 @@ pub struct Made {
 pub struct Cgroups {
     layout: Layout,
     node: String,
+    /// Held while the node's group is made or removed: one must not undo the other.
+    changing: Arc<Mutex<()>>,
 }
 
 impl Cgroups {
     /// The groups of `node` under `layout`.
     #[must_use]
     pub fn new(layout: Layout, node: &NodeId) -> Cgroups {
-        Cgroups { layout, node: node.to_string() }
+        Cgroups { layout, node: node.to_string(), changing: Arc::default() }
     }
 
     /// The groups of `node` on this host.
@@ -197,6 +200,7 @@ impl Cgroups {
             made.missing.push("no control groups are mounted on this host".to_owned());
             return made;
         }
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Layout::V2(root) = &self.layout {
             made.missing.extend(hand_down(root, &root.join(PARENT).join(&self.node)));
         }
@@ -204,7 +208,7 @@ impl Cgroups {
         // global lock of thread groups, which costs 7 ms and more.
         let join = if matches!(self.layout, Layout::V2(_)) { "cgroup.procs" } else { "tasks" };
         for dir in self.dirs(id) {
-            match fs::create_dir_all(&dir) {
+            match make(&dir) {
                 Ok(()) => made.join.push(dir.join(join)),
                 Err(error) => made.missing.push(format!("cannot make {}: {error}", dir.display())),
             }
@@ -304,16 +308,17 @@ impl Cgroups {
     /// Removes an empty group. `false`: somebody still lives there.
     #[must_use]
     pub fn remove(&self, id: &InstanceId) -> bool {
-        let gone = |dir: PathBuf| match fs::remove_dir(&dir) {
+        let gone = |dir: &PathBuf| match fs::remove_dir(dir) {
             Ok(()) => true,
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
         // Every tree is tried, so that one that is busy does not keep the others.
-        self.dirs(id).into_iter().map(gone).fold(true, |all, one| all && one)
+        self.dirs(id).into_iter().filter(|dir| !gone(dir)).count() == 0
     }
 
-    /// Removes this node's group once its last instance has left.
+    /// Removes this node's group if its last instance has left.
     pub fn remove_node(&self) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         for root in self.layout.roots() {
             // Other nodes and instances keep what they need: only empty groups go.
             let _busy = fs::remove_dir(root.join(PARENT).join(&self.node));
@@ -364,9 +369,25 @@ impl Cgroups {
     }
 }
 
+/// Makes a group and those above it. Another node of this host may remove the empty common parent
+/// in between, so a missing parent is tried again.
+fn make(dir: &Path) -> io::Result<()> {
+    const TRIES: u32 = 3;
+    let mut made = fs::create_dir_all(dir);
+    for _ in 1..TRIES {
+        match &made {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                made = fs::create_dir_all(dir);
+            }
+            _ => break,
+        }
+    }
+    made
+}
+
 /// Version 2: gives the controllers down to `parent`. Answers what failed.
 fn hand_down(root: &Path, parent: &Path) -> Vec<String> {
-    if let Err(error) = fs::create_dir_all(parent) {
+    if let Err(error) = make(parent) {
         return vec![format!("cannot make {}: {error}", parent.display())];
     }
     let mut wrong = Vec::new();

@@ -28,6 +28,7 @@ mod supervise;
 #[cfg(test)]
 mod testing;
 mod users;
+mod watch;
 
 pub use engines::docker::DOCKER_HOST_DEFAULT;
 pub use engines::process::ShimProgram;
@@ -93,8 +94,7 @@ pub struct Deps {
 pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), Error> {
     deps.readiness.missing("instances", "those of a former run are being taken over");
     let store = store::Store::open(&config.node_dir)?;
-    let cgroups = cgroup::Cgroups::of_host(&config.node);
-    let engines = engines(&config, &store, &cgroups, deps.shim);
+    let engines = engines(&config, &store, deps.shim);
     let metrics = metrics::Metrics::new(&deps.metrics);
     let core = core::Core::new(config, deps.clock, engines, store, metrics, shutdown.branch());
     let core = Arc::new(core);
@@ -121,18 +121,11 @@ pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), E
     if !core.shutdown.finished(END_GRACE).await {
         tracing::warn!("some tasks did not end in time");
     }
-    if core.instances().is_empty() {
-        cgroups.remove_node();
-    }
     Ok(())
 }
 
-fn engines(
-    config: &Config,
-    store: &store::Store,
-    cgroups: &cgroup::Cgroups,
-    shim: ShimProgram,
-) -> engines::Engines {
+fn engines(config: &Config, store: &store::Store, shim: ShimProgram) -> engines::Engines {
+    let cgroups = cgroup::Cgroups::of_host(&config.node);
     let place = engines::docker_spec::Place {
         node: config.node.clone(),
         cluster: config.cluster.clone(),
@@ -142,7 +135,7 @@ fn engines(
     let docker = engines::docker::DockerEngine::new(&config.docker_host, place, layout);
     let process = engines::process::ProcessEngine {
         store: store.clone(),
-        cgroups: cgroups.clone(),
+        cgroups,
         address: config.address,
         node: config.node.clone(),
         shim,

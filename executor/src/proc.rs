@@ -1,7 +1,14 @@
 //! What `/proc` says about processes: parents, start times, environments.
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Pause before a process is looked at again when no descriptor could be had to wait on it.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The parts of `/proc/PID/stat` that are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +106,35 @@ pub fn variable(environ: &[u8], name: &str) -> Option<String> {
 pub fn boot_id() -> String {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     text.trim().to_owned()
+}
+
+/// Signals exactly the process that started at `start_time`, never one that got its number later.
+/// `false`: it is gone.
+#[must_use]
+pub fn signal(pid: i32, start_time: u64, signal: Signal) -> bool {
+    let Some(fd) = Pid::from_raw(pid).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok()) else {
+        return false;
+    };
+    // Looked at after the descriptor is held: from here on the number cannot be another's.
+    runs(pid, start_time) && pidfd_send_signal(&fd, signal).is_ok()
+}
+
+/// Ends when the process that started at `start_time` under `pid` has ended.
+pub async fn until_gone(pid: i32, start_time: u64) {
+    while let Some(fd) = Pid::from_raw(pid)
+        .and_then(|p| pidfd_open(p, PidfdFlags::NONBLOCK).ok())
+        .filter(|_| runs(pid, start_time))
+    {
+        #[expect(deprecated, reason = "sound for an OwnedFd; the successor would need `unsafe`")]
+        let watched = AsyncFd::with_interest(fd, Interest::READABLE);
+        match watched {
+            Ok(watched) => {
+                let _ready_or_runtime_ends = watched.readable().await;
+            }
+            // Out of descriptors: look again instead.
+            Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
-//! One instance's life: started or taken over, watched, restarted, paused, stopped, forgotten.
+//! One instance's life: taken over or started, restarted, given up, forgotten.
 
 use crate::core::{Core, Order, Runs};
 use crate::diff::needs_new_start;
 use crate::engine::{Engine, Found, Running, Start};
 use crate::error::EngineError;
-use crate::health;
 use crate::metrics;
 use crate::operations::Outcome;
 use crate::store::Record;
@@ -24,12 +23,10 @@ pub const FAILURES_SPAN: Duration = Duration::from_secs(300);
 const RESTART_PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// The longest pause before a restart.
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// An instance that does not answer is given this long to end by itself before it is killed.
-const UNWELL_GRACE: Duration = Duration::from_secs(5);
 
 /// How one run of an instance ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     /// Because it was told to; it has been stopped.
     Asked,
     /// It was told to be something that needs a new start; it has been stopped.
@@ -46,30 +43,22 @@ pub(crate) struct Life {
     pub(crate) instance: Arc<AssignedInstance>,
     pub(crate) port: u16,
     failures: VecDeque<Mono>,
-    restarts: u32,
-    exit: Option<String>,
-    spawn_ms: Option<u64>,
-    ready_ms: Option<u64>,
-    was_ready: bool,
-    want_done: Want,
+    pub(crate) restarts: u32,
+    pub(crate) exit: Option<String>,
+    pub(crate) spawn_ms: Option<u64>,
+    pub(crate) ready_ms: Option<u64>,
+    pub(crate) was_ready: bool,
+    pub(crate) want_done: Want,
 }
 
-/// One run as it is watched.
-struct Watch {
-    began: Mono,
-    ready: bool,
-    paused: bool,
-    bad: u32,
-    last_word: String,
-}
-
-/// Runs an instance until it is no longer wanted. `record` is what a former executor wrote.
-pub(crate) async fn supervise(
+/// Runs an instance until it is no longer wanted. `record` is what a former executor wrote. What
+/// that left running is told before this returns, so that no inventory ever lacks it.
+pub(crate) fn supervise(
     core: Arc<Core>,
     orders: watch::Receiver<Order>,
     record: Option<Record>,
     found: Option<Found>,
-) {
+) -> impl Future<Output = ()> + Send + 'static {
     // What runs is what was recorded; what is ordered may differ, and is heeded as a change.
     let instance = match &record {
         Some(record) if found.is_some() => Arc::new(record.instance.clone()),
@@ -94,10 +83,16 @@ pub(crate) async fn supervise(
     if life.port != 0 {
         life.core.claim_port(life.port);
     }
-    // When the executor ends, its instances go on without it.
-    tokio::select! {
-        () = shutdown.started() => {}
-        () = life.live(found) => {}
+    if found.as_ref().is_some_and(|f| f.whole) && life.was_ready {
+        let paused = life.want_done == Want::Paused;
+        life.tell(if paused { RunState::Paused } else { RunState::Ready });
+    }
+    async move {
+        // When the executor ends, its instances go on without it.
+        tokio::select! {
+            () = shutdown.started() => {}
+            () = life.live(found) => {}
+        }
     }
 }
 
@@ -180,7 +175,11 @@ impl Life {
         });
     }
 
-    fn keep_record(&self, ready: bool, failed: Option<String>) -> Result<(), EngineError> {
+    pub(crate) fn keep_record(
+        &self,
+        ready: bool,
+        failed: Option<String>,
+    ) -> Result<(), EngineError> {
         let record = Record {
             instance: (*self.instance).clone(),
             port: self.port,
@@ -250,159 +249,6 @@ impl Life {
         end
     }
 
-    async fn watch(&mut self, running: &Running) -> End {
-        let engine = self.engine();
-        let id = self.id.clone();
-        let mut exit = engine.wait(&id, running);
-        let mut now = Watch {
-            began: self.core.clock.monotonic(),
-            ready: self.was_ready,
-            paused: self.want_done == Want::Paused,
-            bad: 0,
-            last_word: "it was not probed".to_owned(),
-        };
-        if now.ready && !now.paused {
-            self.tell(RunState::Ready);
-        }
-        loop {
-            // Orders given while nobody listened, such as before a restart, are heeded first.
-            if let Some(end) = self.heed(running, &mut now).await {
-                return end;
-            }
-            let Some(pause) = self.pause(&now) else {
-                self.stop(running).await;
-                let limit = self.instance.start_deadline_ms;
-                let why = format!("not well within {limit} ms of its start: {}", now.last_word);
-                return End::Failed(why, false);
-            };
-            let declared = self.instance.health.clone();
-            let probe = async {
-                tokio::time::sleep(pause).await;
-                health::probe(running.probe, &declared).await
-            };
-            let result = tokio::select! {
-                biased;
-                ended = &mut exit => return End::Failed(ended.text, ended.permanent),
-                changed = self.orders.changed() => match changed {
-                    Ok(()) => continue,
-                    // Its handle is gone: only at the executor's end.
-                    Err(_closed) => return End::Asked,
-                },
-                result = probe, if !now.paused => result,
-            };
-            if let Err(why) = result {
-                now.bad += 1;
-                now.last_word = why;
-                if now.ready && now.bad >= self.instance.health.failures.max(1) {
-                    return self.unwell(running, now.last_word).await;
-                }
-            } else {
-                self.well(&mut now);
-            }
-        }
-    }
-
-    /// The pause before the next probe; `None`: the start has taken too long.
-    fn pause(&self, now: &Watch) -> Option<Duration> {
-        if now.ready || now.paused {
-            return Some(health::ready_pause(&self.instance.health));
-        }
-        let since = self.core.clock.monotonic().since(now.began);
-        let left = Duration::from_millis(self.instance.start_deadline_ms).checked_sub(since)?;
-        // The first probe of a start comes at once.
-        Some(if now.bad == 0 { Duration::ZERO } else { health::start_pause(since).min(left) })
-    }
-
-    fn well(&mut self, now: &mut Watch) {
-        now.bad = 0;
-        if now.ready {
-            return;
-        }
-        now.ready = true;
-        let took = self.core.clock.monotonic().since(now.began);
-        let took = took + Duration::from_millis(self.spawn_ms.unwrap_or(0));
-        self.ready_ms = Some(millis(took));
-        self.core.metrics.became_ready(took);
-        self.was_ready = true;
-        // Told before it is written: who waits for it waits for nothing else.
-        self.tell(RunState::Ready);
-        if let Err(error) = self.keep_record(true, None) {
-            tracing::warn!(instance.id = %self.id, %error, "readiness is not on disk");
-        }
-    }
-
-    async fn unwell(&mut self, running: &Running, why: String) -> End {
-        self.exit = Some(format!("unwell: {why}"));
-        self.tell(RunState::Unwell);
-        self.stop_within(running, UNWELL_GRACE).await;
-        End::Failed(format!("it ran, but was unwell: {why}"), false)
-    }
-
-    /// Does what was ordered since the last look. `Some`: this run is over.
-    async fn heed(&mut self, running: &Running, now: &mut Watch) -> Option<End> {
-        let Order { instance, stop } = self.orders.borrow_and_update().clone();
-        if stop {
-            self.stop(running).await;
-            return Some(End::Asked);
-        }
-        if needs_new_start(&self.instance, &instance) {
-            self.stop(running).await;
-            return Some(End::Replaced);
-        }
-        let old = std::mem::replace(&mut self.instance, instance);
-        if old.limits != self.instance.limits {
-            let began = self.core.clock.monotonic();
-            let outcome = match self.engine().limit(&self.id, self.instance.limits).await {
-                Ok(()) => Outcome::done(),
-                Err(error) => Outcome::failed(error.text),
-            };
-            self.core.note(began, &self.id, Verb::Limit, outcome);
-            self.core.node_file_due.notify_one();
-        }
-        // Frozen before it was well, it would never be.
-        if self.instance.want != self.want_done && now.ready {
-            self.become_wanted(now).await;
-        }
-        if !Arc::ptr_eq(&old, &self.instance)
-            && let Err(error) = self.keep_record(self.was_ready, None)
-        {
-            tracing::warn!(instance.id = %self.id, %error, "a change is not on disk");
-        }
-        None
-    }
-
-    async fn become_wanted(&mut self, now: &mut Watch) {
-        self.want_done = self.instance.want;
-        match self.instance.want {
-            Want::Paused => now.paused = self.freeze(true).await,
-            Want::Running => now.paused = now.paused && !self.freeze(false).await,
-            Want::Checkpointed => {
-                let outcome = Outcome::failed(
-                    "this executor writes no checkpoints yet; the instance goes on as it is",
-                );
-                self.core.note(self.core.clock.monotonic(), &self.id, Verb::Checkpoint, outcome);
-            }
-        }
-    }
-
-    async fn freeze(&mut self, frozen: bool) -> bool {
-        let began = self.core.clock.monotonic();
-        let result = self.engine().freeze(&self.id, frozen).await;
-        let verb = if frozen { Verb::Pause } else { Verb::Resume };
-        let ok = result.is_ok();
-        let outcome = match result {
-            Ok(()) => Outcome::done(),
-            Err(error) => Outcome::failed(error.text),
-        };
-        self.core.note(began, &self.id, verb, outcome);
-        if ok {
-            // A thawed one is what it was before; the next probe says if it is not.
-            let before = if self.was_ready { RunState::Ready } else { RunState::Starting };
-            self.tell(if frozen { RunState::Paused } else { before });
-        }
-        ok
-    }
-
     /// Pauses before the next start, or gives up.
     async fn after_failure(&mut self, why: String, permanent: bool) {
         let now = self.core.clock.monotonic();
@@ -465,6 +311,6 @@ impl Life {
     }
 }
 
-fn millis(span: Duration) -> u64 {
+pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,7 @@
 //! Executors come and go; instances stay, are found again, or are stopped when nobody wants them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,7 @@
 //! The executor's interface: whom it obeys, what it refuses, what it tells.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use chassis::{Client, PeerError};

@@ -1,5 +1,8 @@
 //! Containers under a real Docker daemon, where one answers.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a skipped test says so")]
+
 mod support;
 
 use std::path::{Path, PathBuf};

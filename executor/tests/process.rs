@@ -1,10 +1,14 @@
 //! Plain processes under a real executor: starts, stops, failures, limits.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a skipped test says so")]
+
 mod support;
 
+use std::path::Path;
 use std::time::Duration;
 use support::{HELPER, Node, eventually, get, pid, runs, server, service};
-use wire::assignment::{IsolationKind, RunState, Want};
+use wire::assignment::{AssignedMount, InstanceSeen, IsolationKind, RunState, Want};
 use wire::node_file::NodeFile;
 use wire::operation::{Logs, Verb};
 
@@ -221,7 +225,7 @@ async fn limits_change_while_it_runs() {
     assert_eq!(pid(&seen), main);
     node.assign(&[]).await;
     node.until_gone(&instance.id).await;
-    assert!(!std::path::Path::new(&quota).exists());
+    assert!(!Path::new(&quota).exists());
     node.down().await;
 }
 
@@ -259,6 +263,67 @@ async fn a_paused_instance_is_frozen_and_thawed() {
     node.until(&instance.id, RunState::Paused).await;
     node.down().await;
     assert!(!runs(main));
+}
+
+#[tokio::test]
+async fn namespaces_bind_directories_that_the_host_does_not_see() {
+    let node = Node::started().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (source, target) = (dir.path().join("source"), dir.path().join("target"));
+    std::fs::create_dir_all(&source).unwrap();
+    std::fs::create_dir_all(&target).unwrap();
+    std::fs::write(source.join("here"), "").unwrap();
+    let mut instance = server("shop");
+    instance.run.mounts = vec![AssignedMount {
+        source: source.to_str().unwrap().to_owned(),
+        target: target.to_str().unwrap().to_owned(),
+        read_only: true,
+    }];
+    let mut refused = instance.clone();
+    refused.id = "shop-0123456789".parse().unwrap();
+    instance.run.isolation = IsolationKind::Namespaces;
+    node.assign(&[instance.clone(), refused.clone()]).await;
+    let why = node.until(&refused.id, RunState::Failed).await.exit.unwrap();
+    assert!(why.contains("isolation: namespaces"), "{why}");
+    let settled = |s: &InstanceSeen| matches!(s.state, RunState::Ready | RunState::Failed);
+    let seen = node.until_seen(&instance.id, "settled", settled).await;
+    if seen.state == RunState::Failed {
+        let why = seen.exit.unwrap();
+        assert!(why.contains("needs root"), "{why}");
+        println!("SKIPPED: namespaces_bind_directories_that_the_host_does_not_see: {why}");
+        return node.down().await;
+    }
+    let main = pid(&seen);
+    let inside = format!("/proc/{main}/root{}", target.display());
+    assert!(Path::new(&inside).join("here").exists());
+    assert!(std::fs::write(Path::new(&inside).join("new"), "").is_err(), "it is read-only");
+    assert!(!target.join("here").exists());
+    node.down().await;
+}
+
+#[tokio::test]
+async fn a_process_runs_as_the_user_it_names() {
+    let node = Node::started().await;
+    let mut instance = service("shop", &["/bin/sleep", "600"]);
+    instance.run.user = Some("65534:65534".to_owned());
+    node.assign(std::slice::from_ref(&instance)).await;
+    let file = node.dir.path().join("node/instances.json");
+    let failed =
+        || async { node.seen(&instance.id).await.is_some_and(|s| s.state == RunState::Failed) };
+    let settled =
+        || async { std::fs::read_to_string(&file).unwrap().contains("\"pid\"") || failed().await };
+    eventually("it runs or is refused", settled).await;
+    if failed().await {
+        println!("SKIPPED: a_process_runs_as_the_user_it_names: only root may become another user");
+        return node.down().await;
+    }
+    let list: NodeFile = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let shim = list.instances[0].pid.unwrap();
+    let children = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", children.trim())).unwrap();
+    assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+    assert!(status.contains("Groups:\t \n") || status.contains("Groups:\t65534"), "{status}");
+    node.down().await;
 }
 
 #[tokio::test]

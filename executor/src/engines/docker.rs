@@ -347,9 +347,10 @@ fn status(error: &BollardError) -> Option<u16> {
 }
 
 fn told(what: &str, error: BollardError) -> EngineError {
-    let why = match error {
-        BollardError::DockerResponseServerError { message, .. } => message,
-        other => other.to_string(),
+    let why = if let BollardError::DockerResponseServerError { message, .. } = error {
+        message
+    } else {
+        error.to_string()
     };
     EngineError::fleeting(format!("{what}: {why}"))
 }

@@ -11,15 +11,14 @@ use crate::store::Store;
 use crate::users::{self, UserIds};
 use async_trait::async_trait;
 use domain::{InstanceId, NodeId};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncBufReadExt, BufReader, Interest};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use wire::assignment::{AssignedInstance, IsolationKind, Limits};
 
@@ -244,7 +243,7 @@ impl Engine for ProcessEngine {
     }
 
     async fn wait(&self, id: &InstanceId, running: &Running) -> Exit {
-        until_gone(running.pid, running.start_time).await;
+        proc::until_gone(running.pid, running.start_time).await;
         let path = self.store.instance_dir(id).join(EXIT_FILE);
         let Some(exit) = read_json::<ShimExit>(&path) else {
             // The shim was killed: what it watched over has no supervisor any more.
@@ -272,10 +271,10 @@ impl Engine for ProcessEngine {
     async fn kill(&self, id: &InstanceId, running: &Running) -> Result<(), EngineError> {
         let _not_frozen = self.cgroups.freeze(id, false);
         let gone = self.kill_all_but_shim(id, running).await;
-        let ending = until_gone(running.pid, running.start_time);
+        let ending = proc::until_gone(running.pid, running.start_time);
         if tokio::time::timeout(SHIM_DEADLINE, ending).await.is_err() {
             let _already_gone = signal(running, Signal::KILL);
-            let ending = until_gone(running.pid, running.start_time);
+            let ending = proc::until_gone(running.pid, running.start_time);
             let _reported_below = tokio::time::timeout(SHIM_DEADLINE, ending).await;
         }
         let shim_gone = !proc::runs(running.pid, running.start_time);
@@ -338,6 +337,7 @@ impl Engine for ProcessEngine {
         if tokio::time::timeout(SHIM_DEADLINE, removing).await.is_err() {
             tracing::warn!(instance.id = %id, "its control group stays behind");
         }
+        self.cgroups.remove_node();
     }
 
     async fn logs(&self, id: &InstanceId, lines: usize) -> Result<Vec<String>, EngineError> {
@@ -375,32 +375,10 @@ async fn first_line(child: &mut Child) -> String {
     line.trim_end().to_owned()
 }
 
-/// Signals exactly the process that started at its time, never one that got its number later.
 fn signal(running: &Running, signal: Signal) -> Result<(), EngineError> {
-    let gone = |_e| EngineError::fleeting("its process is gone");
-    let pid = Pid::from_raw(running.pid).ok_or_else(|| EngineError::fleeting("no process"))?;
-    let fd = pidfd_open(pid, PidfdFlags::empty()).map_err(gone)?;
-    if proc::runs(running.pid, running.start_time) {
-        pidfd_send_signal(&fd, signal).map_err(gone)
+    if proc::signal(running.pid, running.start_time, signal) {
+        Ok(())
     } else {
         Err(EngineError::fleeting("its process is gone"))
-    }
-}
-
-/// Ends when the process that started at `start_time` under `pid` has ended.
-async fn until_gone(pid: i32, start_time: u64) {
-    while let Some(fd) = Pid::from_raw(pid)
-        .and_then(|p| pidfd_open(p, PidfdFlags::NONBLOCK).ok())
-        .filter(|_| proc::runs(pid, start_time))
-    {
-        #[expect(deprecated, reason = "sound for an OwnedFd; the successor would need `unsafe`")]
-        let watched = AsyncFd::with_interest(fd, Interest::READABLE);
-        match watched {
-            Ok(watched) => {
-                let _ready_or_runtime_ends = watched.readable().await;
-            }
-            // Out of descriptors: look again instead.
-            Err(_) => tokio::time::sleep(KILL_PAUSE * 10).await,
-        }
     }
 }

@@ -111,9 +111,9 @@ fn run_executor(dir: &str, node: &str, key: &str, ports: &str) -> ExitCode {
     let Ok(runtime) = runtime else { return ExitCode::FAILURE };
     let ended = runtime.block_on(async {
         let clock = Arc::new(chassis::SystemClock::new());
-        let node: domain::NodeId = node.parse().map_err(|_| "node")?;
+        let node: domain::NodeId = node.parse().map_err(|_why| "node")?;
         let (first, last) = ports.split_once('-').ok_or("ports")?;
-        let ports = first.parse().map_err(|_| "first")?..=last.parse().map_err(|_| "last")?;
+        let ports = first.parse().map_err(|_why| "first")?..=last.parse().map_err(|_why| "last")?;
         let config = executor::Config {
             node_dir: Path::new(dir).join("node"),
             node: node.clone(),
@@ -125,16 +125,16 @@ fn run_executor(dir: &str, node: &str, key: &str, ports: &str) -> ExitCode {
             env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
         };
         let listen = chassis::Listen::Unix(Path::new(dir).join("executor.sock"));
-        let program = std::env::current_exe().map_err(|_| "exe")?;
+        let program = std::env::current_exe().map_err(|_why| "exe")?;
         let deps = executor::Deps {
-            verifier: chassis::Verifier::new(key, node, clock.clone()).map_err(|_| "key")?,
-            listener: chassis::Listener::bind(&listen).await.map_err(|_| "listen")?,
+            verifier: chassis::Verifier::new(key, node, clock.clone()).map_err(|_why| "key")?,
+            listener: chassis::Listener::bind(&listen).await.map_err(|_why| "listen")?,
             clock,
             shim: executor::ShimProgram { program, arguments: vec!["instance-shim".to_owned()] },
             metrics: chassis::Metrics::new(),
             readiness: chassis::Readiness::new(),
         };
-        executor::run(config, deps, chassis::Shutdown::new()).await.map_err(|_| "run")
+        executor::run(config, deps, chassis::Shutdown::new()).await.map_err(|_why| "run")
     });
     if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,5 +1,6 @@
 //! A node under test: an executor on a unix socket, a signing manager, services, waiting.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use chassis::peer::Answer;
@@ -202,6 +203,23 @@ impl Node {
         eventually("nothing is left", || async { self.inventory().await.instances.is_empty() })
             .await;
         self.end().await;
+    }
+}
+
+impl Drop for Node {
+    /// A failed test leaves no process behind either.
+    fn drop(&mut self) {
+        let mark = format!("TALLY_NODE={}", self.id);
+        for pid in std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let ours = environ.split(|b| *b == 0).any(|v| v == mark.as_bytes());
+            if let Some(pid) = rustix::process::Pid::from_raw(pid).filter(|_| ours) {
+                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
     }
 }
 
