@@ -13,8 +13,9 @@ use crate::process::{self, Server};
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// One `docker info`.
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
-/// The bridge a daemon makes; ours is taken away again if it was not there before.
-const BRIDGE: &str = "docker0";
+/// Our daemon's containers are on a bridge of their own, so that another daemon's stays as it is.
+/// The third number comes from our process id: two runs at once do not meet.
+const BRIDGE_SUBNET: &str = "10.213";
 
 /// A daemon the tests may use.
 #[derive(Debug)]
@@ -30,7 +31,44 @@ pub struct Docker {
 struct Own {
     server: Option<Server>,
     dir: PathBuf,
-    bridge_is_ours: bool,
+    _bridge: Bridge,
+}
+
+/// A network bridge that goes with this value.
+#[derive(Debug)]
+struct Bridge {
+    name: String,
+}
+
+impl Bridge {
+    fn add() -> Result<Bridge> {
+        let pid = std::process::id();
+        // The kernel takes 15 characters.
+        let bridge = Bridge { name: format!("tally{pid}") };
+        ip(&["link", "add", &bridge.name, "type", "bridge"])?;
+        let address = format!("{BRIDGE_SUBNET}.{}.1/24", pid % 250);
+        ip(&["addr", "add", &address, "dev", &bridge.name])?;
+        ip(&["link", "set", &bridge.name, "up"])?;
+        Ok(bridge)
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        if let Err(error) = ip(&["link", "delete", &self.name]) {
+            println!("  note: the bridge {} is left: {error:#}", self.name);
+        }
+    }
+}
+
+fn ip(args: &[&str]) -> Result<()> {
+    let mut command = Command::new(process::find("ip").context("`ip` is not installed")?);
+    command.args(args);
+    let ran = process::quiet(command, ASK_DEADLINE)?;
+    if !ran.ok() {
+        bail!("`ip {}`: {}", args.join(" "), ran.tail(1));
+    }
+    Ok(())
 }
 
 /// Finds a daemon that answers, else starts one with all its files in `dir`.
@@ -52,7 +90,10 @@ fn start(dir: &Path) -> Result<Docker> {
     std::fs::create_dir_all(dir)?;
     let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
     let host = format!("unix://{}", path("docker.sock"));
+    let bridge = Bridge::add()?;
     let args = [
+        "--bridge",
+        &bridge.name,
         "--host",
         &host,
         "--data-root",
@@ -65,9 +106,8 @@ fn start(dir: &Path) -> Result<Docker> {
         "--ip6tables=false",
     ]
     .map(str::to_owned);
-    let bridge_is_ours = !bridge_exists();
     let server = Server::start("dockerd", &program, &args, &dir.join("dockerd.log"))?;
-    let mut own = Own { server: Some(server), dir: dir.to_path_buf(), bridge_is_ours };
+    let mut own = Own { server: Some(server), dir: dir.to_path_buf(), _bridge: bridge };
     let mut version = None;
     if let Some(server) = &mut own.server {
         server.wait(READY_DEADLINE, || {
@@ -99,20 +139,9 @@ fn answers(host: &str) -> Option<String> {
     (ran.ok() && line.starts_with(|c: char| c.is_ascii_digit())).then_some(line)
 }
 
-fn bridge_exists() -> bool {
-    Path::new("/sys/class/net").join(BRIDGE).exists()
-}
-
 impl Drop for Own {
     fn drop(&mut self) {
         drop(self.server.take()); // stops the daemon, and with it its containers
-        if self.bridge_is_ours && bridge_exists() {
-            let mut command = Command::new("ip");
-            command.args(["link", "delete", BRIDGE]);
-            if !process::quiet(command, ASK_DEADLINE).is_ok_and(|ran| ran.ok()) {
-                println!("  note: the bridge {BRIDGE} of our Docker daemon is left");
-            }
-        }
         unmount_below(&self.dir);
     }
 }

@@ -39,7 +39,6 @@ Stages:";
 /// What the tests are handed.
 #[derive(Debug)]
 pub struct World {
-    pub scratch: Scratch,
     /// Where each stage's output goes.
     pub logs: PathBuf,
     /// The binary under test.
@@ -50,6 +49,8 @@ pub struct World {
     pub lacking: BTreeMap<&'static str, String>,
     pub docker: Option<docker::Docker>,
     _redis: Option<redis::Redis>,
+    /// Last, since fields go in order: the servers' files are removed after the servers ended.
+    pub scratch: Scratch,
 }
 
 struct Asked {
@@ -156,13 +157,13 @@ fn stage_list() -> String {
 impl World {
     fn bare() -> Result<World> {
         Ok(World {
-            scratch: Scratch::new("test")?,
             logs: root::output("xtask")?,
             tally: root::target().join("debug/tally"),
             env: BTreeMap::new(),
             lacking: BTreeMap::new(),
             docker: None,
             _redis: None,
+            scratch: Scratch::new("test")?,
         })
     }
 

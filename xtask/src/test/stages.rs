@@ -27,6 +27,11 @@ const DOCKERD: Need = Need {
     package: "docker.io",
     why: "because the Docker engine is tested with real containers",
 };
+const IP: Need = Need {
+    program: "ip",
+    package: "iproute2",
+    why: "because a Docker daemon of the tests' own gets a bridge of its own",
+};
 const DOCKER: Need = Need {
     program: "docker",
     package: "docker.io",
@@ -109,7 +114,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "unit",
         about: "unit and property tests of every package",
-        programs: &[REDIS, DOCKER, DOCKERD],
+        programs: &[REDIS, DOCKER, DOCKERD, IP],
         needs_services: true,
         needs_binary: false,
         by_default: true,
@@ -118,7 +123,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "system",
         about: "contract suites and system tests: real processes, Redis, containers",
-        programs: &[REDIS, DOCKER, DOCKERD],
+        programs: &[REDIS, DOCKER, DOCKERD, IP],
         needs_services: true,
         needs_binary: true,
         by_default: true,
@@ -145,7 +150,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "compose",
         about: "deploy/compose.yaml with images from host binaries",
-        programs: &[REDIS, CURL, DOCKER, DOCKERD, COMPOSE],
+        programs: &[REDIS, CURL, DOCKER, DOCKERD, IP, COMPOSE],
         needs_services: true,
         needs_binary: true,
         by_default: false,
