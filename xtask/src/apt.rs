@@ -87,8 +87,13 @@ fn apt(prefix: &[&str], args: &[&str]) -> Result<()> {
         .collect();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).args(args);
-    let bounds =
-        process::Bounds { name: "apt-get", log: None, deadline: APT_DEADLINE, heartbeat: true };
+    let bounds = process::Bounds {
+        name: "apt-get",
+        log: None,
+        deadline: APT_DEADLINE,
+        heartbeat: true,
+        interruptible: true,
+    };
     let ran = process::run(command, &bounds, &mut |_| {}).context("run apt-get")?;
     if !ran.ok() {
         bail!("`apt-get {}` failed:\n{}", args.join(" "), ran.tail(5));

@@ -52,7 +52,13 @@ pub fn main(args: &[String]) -> Result<ExitCode> {
     println!("building with the `dist` profile ...");
     let mut build = process::cargo();
     build.args(["build", "--profile", "dist", "--locked", "-p", "bench", "--bins"]);
-    let bounds = Bounds { name: "build", log: None, deadline: BUILD_DEADLINE, heartbeat: true };
+    let bounds = Bounds {
+        name: "build",
+        log: None,
+        deadline: BUILD_DEADLINE,
+        heartbeat: true,
+        interruptible: true,
+    };
     let ran = process::run(build, &bounds, &mut |_| {})?;
     if !ran.ok() {
         bail!("the build failed:\n{}", ran.tail(60));
@@ -70,7 +76,13 @@ pub fn main(args: &[String]) -> Result<ExitCode> {
         .arg("--wrk")
         .arg(program("wrk"))
         .args(passed_on);
-    let bounds = Bounds { name: "bench", log: None, deadline: MEASURE_DEADLINE, heartbeat: false };
+    let bounds = Bounds {
+        name: "bench",
+        log: None,
+        deadline: MEASURE_DEADLINE,
+        heartbeat: false,
+        interruptible: true,
+    };
     let ran = process::run(measure, &bounds, &mut |line| println!("{line}"))?;
     Ok(if ran.ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

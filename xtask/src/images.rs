@@ -78,7 +78,13 @@ fn build(folder: &str, flags: &[&str]) -> Result<PathBuf> {
     println!("building tally ({folder}) ...");
     let mut command = process::cargo();
     command.args(["build", "-p", "tally", "--locked"]).args(flags);
-    let bounds = Bounds { name: "build", log: None, deadline: BUILD_DEADLINE, heartbeat: true };
+    let bounds = Bounds {
+        name: "build",
+        log: None,
+        deadline: BUILD_DEADLINE,
+        heartbeat: true,
+        interruptible: true,
+    };
     let ran = process::run(command, &bounds, &mut |_| {})?;
     if !ran.ok() {
         bail!("the build failed:\n{}", ran.tail(60));

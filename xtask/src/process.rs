@@ -83,6 +83,8 @@ pub struct Bounds<'a> {
     pub deadline: Duration,
     /// Whether silence is broken by heartbeats.
     pub heartbeat: bool,
+    /// Whether it is stopped when we are asked to end. Tidying up is not.
+    pub interruptible: bool,
 }
 
 /// Runs a program in a process group of its own, collects what it writes, and hands each line to
@@ -123,9 +125,9 @@ pub fn run(mut command: Command, bounds: &Bounds<'_>, each: &mut dyn FnMut(&str)
         if exited.is_some_and(|(_, at)| at.elapsed() > DRAIN) {
             break;
         }
-        if exited.is_none() && (interrupted() || started.elapsed() > bounds.deadline) {
-            cut =
-                Some(if interrupted() { End::Interrupted } else { End::TimedOut(bounds.deadline) });
+        let asked = interrupted() && bounds.interruptible;
+        if exited.is_none() && (asked || started.elapsed() > bounds.deadline) {
+            cut = Some(if asked { End::Interrupted } else { End::TimedOut(bounds.deadline) });
             exited = Some((stop_group(&mut child)?, Instant::now()));
         }
         if bounds.heartbeat && spoken.elapsed() > HEARTBEAT {
@@ -144,7 +146,13 @@ pub fn run(mut command: Command, bounds: &Bounds<'_>, each: &mut dyn FnMut(&str)
 
 /// Runs a short program quietly and gives what it wrote.
 pub fn quiet(command: Command, deadline: Duration) -> Result<Ran> {
-    let bounds = Bounds { name: "", log: None, deadline, heartbeat: false };
+    let bounds = Bounds { name: "", log: None, deadline, heartbeat: false, interruptible: true };
+    run(command, &bounds, &mut |_| {})
+}
+
+/// The same for tidying up, which goes on when the person has asked us to end.
+pub fn tidy_up(command: Command, deadline: Duration) -> Result<Ran> {
+    let bounds = Bounds { name: "", log: None, deadline, heartbeat: false, interruptible: false };
     run(command, &bounds, &mut |_| {})
 }
 

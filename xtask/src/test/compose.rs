@@ -74,6 +74,9 @@ impl Composition {
         let file = root::repo().join("deploy/compose.yaml");
         command.args(["--project-name", &self.project, "--file"]).arg(file).args(args);
         command.envs(self.env.iter().map(|(name, value)| (*name, value.as_str())));
+        if args.first() == Some(&"down") {
+            return process::tidy_up(command, COMPOSE_DEADLINE);
+        }
         process::quiet(command, COMPOSE_DEADLINE)
     }
 

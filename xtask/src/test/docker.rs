@@ -64,7 +64,7 @@ impl Drop for Bridge {
 fn ip(args: &[&str]) -> Result<()> {
     let mut command = Command::new(process::find("ip").context("`ip` is not installed")?);
     command.args(args);
-    let ran = process::quiet(command, ASK_DEADLINE)?;
+    let ran = process::tidy_up(command, ASK_DEADLINE)?;
     if !ran.ok() {
         bail!("`ip {}`: {}", args.join(" "), ran.tail(1));
     }
@@ -159,7 +159,7 @@ fn unmount_below(dir: &Path) {
     for point in below {
         let mut command = Command::new("umount");
         command.args(["-l", point]);
-        if !process::quiet(command, ASK_DEADLINE).is_ok_and(|ran| ran.ok()) {
+        if !process::tidy_up(command, ASK_DEADLINE).is_ok_and(|ran| ran.ok()) {
             println!("  note: {point} stays mounted");
         }
     }

@@ -58,7 +58,13 @@ pub fn run(readme: &Path, scratch: &Path, tally: &Path, log: &Path) -> Result<Sc
         .env("TMPDIR", scratch)
         .env_remove("TALLY_API")
         .env_remove("TALLY_TOKEN");
-    let bounds = Bounds { name: "README", log: Some(log), deadline: DEADLINE, heartbeat: true };
+    let bounds = Bounds {
+        name: "README",
+        log: Some(log),
+        deadline: DEADLINE,
+        heartbeat: true,
+        interruptible: true,
+    };
     let ran = process::run(command, &bounds, &mut |_| {})?;
     end_leftovers(scratch, bin);
     Ok(judge(&blocks, &ran))

@@ -163,7 +163,8 @@ fn cargo(world: &World, stage: &str, args: &[&str], deadline: Duration) -> Resul
     let mut command = process::cargo();
     command.args(args).envs(&world.env).env("CARGO_TERM_COLOR", "never");
     let log = world.logs.join(format!("{stage}.log"));
-    let bounds = Bounds { name: stage, log: Some(&log), deadline, heartbeat: true };
+    let bounds =
+        Bounds { name: stage, log: Some(&log), deadline, heartbeat: true, interruptible: true };
     process::run(command, &bounds, &mut |line| show_progress(line))
 }
 
