@@ -130,9 +130,9 @@ async fn take(api: &Api, wanted: Assignment, bytes: &Bytes) -> Result<Response, 
             Err(error) => Some(ApiError::internal(&error)),
         };
         if let Some(error) = failed {
-            if let Some(old) = current.as_ref() {
-                carry_out(core, old);
-            }
+            // Back to what is on disk; on a new node that is nothing.
+            let empty = || Assignment { instances: Vec::new(), ..wanted };
+            carry_out(core, &current.clone().unwrap_or_else(empty));
             return Err(error);
         }
         *current = Some(wanted);

@@ -12,10 +12,14 @@ use chassis::Shutdown;
 use domain::{Clock, Epoch, Generation, InstanceId, Mono};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use wire::assignment::{AssignedInstance, Newer};
 use wire::node_file::{CgroupPaths, NodeFile, NodeFileInstance};
 use wire::operation::Verb;
+
+/// Starts at once: enough to keep every processor of a large node busy with `exec`, and few enough
+/// that the first of a thousand is ready long before the last.
+const STARTS_AT_ONCE: usize = 64;
 
 /// What an instance's task is told: the newest value counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +68,8 @@ pub struct Core {
     pub shutdown: Shutdown,
     /// Wakes the writer of the node file.
     pub node_file_due: Notify,
+    /// Bounds the starts at once.
+    pub starting: Semaphore,
     /// The newest accepted assignment's place in the order of all.
     pub accepted: Mutex<Newer>,
     instances: Mutex<BTreeMap<InstanceId, Handle>>,
@@ -93,6 +99,7 @@ impl Core {
             board: Board::new(clock.now()),
             operations: Operations::default(),
             node_file_due: Notify::new(),
+            starting: Semaphore::new(STARTS_AT_ONCE),
             accepted: Mutex::new(Newer { epoch: Epoch(0), generation: Generation(0) }),
             instances: Mutex::default(),
             ports: Mutex::new(ports),

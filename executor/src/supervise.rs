@@ -231,6 +231,8 @@ impl Life {
         let instance = Arc::clone(&self.instance);
         let limit = Duration::from_millis(self.instance.start_deadline_ms);
         let engine = self.engine();
+        // Never closed; waiting for a turn is not counted against the start's deadline.
+        let _turn = self.core.starting.acquire().await;
         let start = self.start_of(&instance);
         let Ok(started) = tokio::time::timeout(limit, engine.start(&start)).await else {
             engine.clear(&self.id).await;

@@ -181,3 +181,21 @@ async fn the_node_file_is_private_and_complete() {
     support::eventually("it is empty again", empty).await;
     node.down().await;
 }
+
+#[tokio::test]
+async fn what_cannot_be_put_on_disk_is_not_accepted_and_does_not_run() {
+    let node = Node::started().await;
+    // A directory where the file is written first: nothing can be written, whoever we are.
+    let obstacle = node.dir.path().join("node/assignment.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    let assignment = node.assignment(&[server("shop")]);
+    let (status, problem) = refusal(post(&node.client(), &assignment).await);
+    assert_eq!((status, problem["type"].as_str()), (500, Some("/problems/internal")));
+    let empty = || async { node.inventory().await.instances.is_empty() };
+    support::eventually("nothing runs", empty).await;
+    assert_eq!(node.inventory().await.generation.0, 0);
+    std::fs::remove_dir(&obstacle).unwrap();
+    assert!(post(&node.client(), &assignment).await.unwrap().accepted);
+    node.until(&assignment.instances[0].id, RunState::Ready).await;
+    node.down().await;
+}
