@@ -183,18 +183,21 @@ fn money(snapshot: &Snapshot, plan: &Plan) -> Result<(), Violation> {
     for month in months {
         let charged = snapshot.charged.iter().find(|(m, _)| month_number(m.start()) == month);
         let mut sum = charged.map_or(0, |(_, m)| i128::from(m.0));
-        let flying =
-            |id: &NodeId| snapshot.accounts.get(id).is_some_and(|a| a.started_at.is_none());
         let ordered = plan.orders.iter().map(|o| &o.account);
         let flights = snapshot.accounts.values().filter(|a| a.started_at.is_none());
         for account in flights.chain(ordered) {
+            let unit_ms = i64::try_from(account.unit.as_millis()).unwrap_or(i64::MAX).max(1);
+            let more = plan.ledger.iter().filter(|l| l.node == account.node);
+            let more = more.map(|l| (l.until.0 - l.from.0) / unit_ms).sum::<i64>();
+            let units = account.units.saturating_add(u64::try_from(more).unwrap_or(0));
+            let account = &crate::Account { units, ..account.clone() };
             let unit = i128::try_from(account.unit.as_millis()).unwrap_or(i128::MAX).max(1);
             let units = first_unit_from(account, month + 1) - first_unit_from(account, month);
             sum += (i128::from(account.price.0) * unit * i128::from(units) + 3_599_999) / 3_600_000;
         }
         let lines = plan.ledger.iter().filter(|l| month_number(l.from) == month);
         sum += lines
-            .filter(|l| l.kind != LedgerKind::Reserve || flying(&l.node))
+            .filter(|l| l.kind != LedgerKind::Reserve)
             .map(|l| i128::from(l.amount.0))
             .sum::<i128>();
         if sum > cap {

@@ -139,6 +139,13 @@ fn held_back(snapshot: &Snapshot, plan: &mut Plan, memory: &mut Memory) {
         }
         next.insert(waiting.service.clone(), key);
     }
+    // While demand is being collected nothing is known to have changed.
+    for (service, key) in std::mem::take(&mut memory.held_back) {
+        let waits = plan.waiting.iter().any(|w| w.service == service && w.node.is_none());
+        if waits && !next.contains_key(&service) {
+            next.insert(service, key);
+        }
+    }
     memory.held_back = next;
 }
 

@@ -36,7 +36,7 @@ fn live(seed: u64, may_lower: bool) -> Result<World, TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Caps that stay or rise: the bill is at or under the cap of this very moment, always.
     #[test]

@@ -4,6 +4,7 @@ use domain::{IdSource, NodeId};
 use machine_planner::Month;
 
 /// A small generator (splitmix64), so that a seed is a whole story.
+#[derive(Clone)]
 pub struct Dice(pub u64);
 
 impl Dice {

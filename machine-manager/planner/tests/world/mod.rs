@@ -308,6 +308,17 @@ impl World {
         self.random_life();
         let requested = self.requests();
         let snapshot = self.snapshot(requested);
+        if self.dice.chance(5) {
+            // Equal worlds are equal plans, however they are listed.
+            let mut mixed = snapshot.clone();
+            mixed.nodes.reverse();
+            mixed.placed.reverse();
+            mixed.wanted.reverse();
+            mixed.minimums.reverse();
+            mixed.normalise();
+            let again = plan(&mixed, &self.policy, &mut self.dice.clone());
+            assert_eq!(again, plan(&snapshot, &self.policy, &mut self.dice.clone()));
+        }
         let plan = plan(&snapshot, &self.policy, &mut self.dice);
         check(&snapshot, &plan).unwrap_or_else(|v| {
             panic!(

@@ -1,14 +1,10 @@
 //! Decisions by table: small worlds, and what the planner says about them.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
-mod scene;
-
+use crate::scene::{HOUR, NOW, Scene, event, kind, micros, size, told};
 use domain::{
     Budget, LedgerEntry, LedgerKind, Money, MonthlyCap, Needs, NodeState, ServiceGroup, Timestamp,
 };
 use machine_planner::{Minimum, Month, Policy, Why, admit_cap, admit_minimum, admit_protection};
-use scene::{HOUR, NOW, Scene, event, kind, micros, size, told};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,12 +1,8 @@
 //! Decisions about nodes by table: silence, heat, stops, consolidation, operators' orders.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-
-mod scene;
-
+use crate::scene::{HOUR, NOW, Scene, event, kind, told};
 use domain::{NodeState, Share, Timestamp};
 use machine_planner::{Placed, Requested, StopWanted, Why};
-use scene::{HOUR, NOW, Scene, event, kind, told};
 use std::time::Duration;
 
 #[test]
