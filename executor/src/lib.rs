@@ -14,6 +14,7 @@ mod engines;
 mod error;
 mod events;
 mod health;
+mod layout;
 mod metrics;
 mod operations;
 mod ports;

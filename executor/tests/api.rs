@@ -186,6 +186,7 @@ async fn the_node_file_is_private_and_complete() {
 async fn what_cannot_be_put_on_disk_is_not_accepted_and_does_not_run() {
     let node = Node::started().await;
     // A directory where the file is written first: nothing can be written, whoever we are.
+    assert_eq!(node.inventory().await.instances, []);
     let obstacle = node.dir.path().join("node/assignment.new");
     std::fs::create_dir(&obstacle).unwrap();
     let assignment = node.assignment(&[server("shop")]);

@@ -2,9 +2,10 @@
 
 use super::command::Tail;
 use super::docker_spec::{self, LABEL_INSTANCE, LABEL_NODE, Place};
-use crate::cgroup::Layout;
+
 use crate::engine::{CommandEnd, Engine, Exit, Found, Running, Start, fill};
 use crate::error::EngineError;
+use crate::layout::Layout;
 use async_trait::async_trait;
 use bollard::errors::Error as BollardError;
 use bollard::exec::{CreateExecOptions, StartExecResults};
