@@ -136,9 +136,7 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn ask(socket: &Path) -> anyhow::Result<()> {
-    let mut stream = UnixStream::connect(socket)
-        .await
-        .with_context(|| format!("asking the running `tally up` at {}", socket.display()))?;
+    let mut stream = connect(socket).await?;
     stream.write_all(format!("{WORD}\n").as_bytes()).await?;
     eprintln!("the running `tally up` drains and stops everything");
     let mut answer = String::new();
@@ -149,6 +147,21 @@ async fn ask(socket: &Path) -> anyhow::Result<()> {
         DONE => Ok(()),
         "" => bail!("`tally up` ended before it was done; run `tally down` again"),
         word => bail!("{word}"),
+    }
+}
+
+/// Connects to a `tally up` that may have begun this very moment.
+async fn connect(socket: &Path) -> anyhow::Result<UnixStream> {
+    let deadline = tokio::time::Instant::now() + CALL;
+    loop {
+        match UnixStream::connect(socket).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if tokio::time::Instant::now() >= deadline => {
+                let socket = socket.display();
+                return Err(error).with_context(|| format!("asking `tally up` at {socket}"));
+            }
+            Err(_not_yet) => tokio::time::sleep(LOOK).await,
+        }
     }
 }
 

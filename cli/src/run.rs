@@ -105,12 +105,12 @@ async fn up_command(args: UpArgs, global: &GlobalArgs) -> anyhow::Result<ExitCod
     let signal = shutdown.clone();
     tokio::spawn(async move { signal.on_signal().await });
     let mut running = up::start(&settings, Pace::Normal).await?;
+    let down = down::listen(&running.data().join("run"), &shutdown).await?;
     if let Err(error) = running.ready().await {
         // Not ended: the front door serves from its last view, whatever keeps the managers.
         tracing::error!(error = %format!("{error:#}"), "the managers are not ready yet");
     }
     announce(&running);
-    let down = down::listen(&running.data().join("run"), &shutdown).await?;
     let waited = running.wait(shutdown.started()).await;
     if down.is_wanted() {
         let ended = running.down().await;

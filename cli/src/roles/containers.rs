@@ -7,7 +7,6 @@ use chassis::{Client, Halt, Listen, Listener, Metrics, PeerUrl, RandomIds, Readi
 use container_manager::{Config, Deps, HttpPlacements, LoadEnds, Policy};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A bound container-manager.
 pub struct Containers {
@@ -44,10 +43,11 @@ pub async fn bind(
     let mut config = Config::new(holder("container-manager", common, &wanted), load.clone());
     config.policy = policy(common.pace);
     config.halt = halt;
+    let token = common.identity.admin_token();
     let deps = Deps {
         board: Arc::clone(&common.board),
         registry: Arc::clone(&common.registry),
-        placements: Arc::new(HttpPlacements::new(Client::new(machines))),
+        placements: Arc::new(HttpPlacements::new(Client::new(machines).with_token(token))),
         executors: None,
         clock: Arc::clone(&common.clock),
         ids: Box::new(RandomIds),
@@ -61,15 +61,9 @@ pub async fn bind(
 
 /// The planner's constants; the demo's are printed by the demo.
 fn policy(pace: Pace) -> Policy {
-    let normal = Policy::default();
     match pace {
-        Pace::Normal => normal,
-        Pace::Demo => Policy {
-            down_every: Duration::from_secs(2),
-            stabilize_min: Duration::from_secs(5),
-            stabilize_max: Duration::from_secs(5),
-            ..normal
-        },
+        Pace::Normal => Policy::default(),
+        Pace::Demo => Policy::demo(),
     }
 }
 

@@ -73,13 +73,15 @@ pub async fn bind(
         first_node: ends.first.then(|| first_node(common, data)),
         halt,
     };
+    let token = common.identity.admin_token();
+    let containers = Client::new(ends.containers).with_token(token);
     let deps = Deps {
         registry: Arc::clone(&common.registry),
         clock: Arc::clone(&common.clock),
         ids: Box::new(RandomIds),
         identity: common.identity.clone(),
         listener,
-        container_manager: Some(Client::new(ends.containers)),
+        container_manager: Some(containers),
         providers,
         metrics: Metrics::new(),
     };
@@ -122,14 +124,9 @@ fn first_node(common: &Common, data: &Data) -> FirstNode {
 
 /// The planner's constants; the demo's are printed by the demo.
 fn policy(pace: Pace) -> Policy {
-    let normal = Policy::default();
     match pace {
-        Pace::Normal => normal,
-        Pace::Demo => Policy {
-            empty_after: Duration::from_secs(3),
-            quiet: Duration::from_secs(3),
-            ..normal
-        },
+        Pace::Normal => Policy::default(),
+        Pace::Demo => Policy::demo(),
     }
 }
 

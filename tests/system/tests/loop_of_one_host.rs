@@ -45,7 +45,6 @@ async fn load_above_the_band_starts_more_and_no_request_fails() {
         .unwrap();
     let first = &decisions["items"][0];
     assert!(first["reason"].is_string() && first["inputs"].is_string(), "{decisions}");
-    platform.ready("busy", 1).await;
     platform.down().await;
 }
 
