@@ -216,6 +216,8 @@ impl World {
     fn publish_table(&self, shared: &Shared) {
         let services = self.services.values().map(|k| Arc::clone(&k.service)).collect();
         shared.table.store(Arc::new(Table::new(services)));
+        // Whoever declared the service may be waiting to hear that it is known here.
+        shared.demand_nudge.nudge();
     }
 
     fn forget_missing(&mut self, shared: &Shared, view: &BoardView, now: Mono) {

@@ -90,11 +90,7 @@ struct Stage<'a> {
     samples: Arc<Samples>,
 }
 
-async fn story(
-    args: &DemoArgs,
-    running: &Running,
-    shutdown: &Shutdown,
-) -> anyhow::Result<Summary> {
+async fn story(args: &DemoArgs, running: &Running, shutdown: &Shutdown) -> anyhow::Result<Summary> {
     let clock = SystemClock::new();
     let stage = Stage {
         running,
@@ -195,7 +191,8 @@ impl Stage<'_> {
 
     /// The first request: nothing runs, and it is answered.
     async fn wake(&self) -> anyhow::Result<f64> {
-        self.settled("the first node", |seen| seen.nodes.iter().any(|n| n.state == "ready")).await?;
+        self.settled("the first node", |seen| seen.nodes.iter().any(|n| n.state == "ready"))
+            .await?;
         if self.now_seen().instances_now() > 0 {
             bail!("an instance runs before the first request");
         }
@@ -221,7 +218,9 @@ impl Stage<'_> {
                 bail!("interrupted");
             }
             if self.clock.monotonic() >= until {
-                bail!("{what} was not there within 20 s; run `tally demo --keep` and read the logs");
+                bail!(
+                    "{what} was not there within 20 s; run `tally demo --keep` and read the logs"
+                );
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -250,10 +249,7 @@ impl Stage<'_> {
         summary.slow_instance_share_before = share(&before, &id);
         summary.p99_ms_before = p99(&before);
         make_slow(&address, script::SLOW_FACTOR).await?;
-        self.tell(
-            "demo.slow",
-            format!("{id} is {} times slower from now on", script::SLOW_FACTOR),
-        );
+        self.tell("demo.slow", format!("{id} is {} times slower from now on", script::SLOW_FACTOR));
         let from = at.plus(script::SLOW_PATIENCE);
         let until = from.plus(script::SLOW_AFTER);
         self.sleep_until(until).await?;

@@ -50,8 +50,8 @@ pub async fn listen(run: &Path, shutdown: &Shutdown) -> anyhow::Result<DownSocke
     }
     // We hold the directory's lock, so whoever left it is gone.
     let _none_left = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path)
-        .with_context(|| format!("listening on {}", path.display()))?;
+    let listener =
+        UnixListener::bind(&path).with_context(|| format!("listening on {}", path.display()))?;
     let asked: Arc<Mutex<Option<oneshot::Sender<String>>>> = Arc::default();
     let (sender, shutdown) = (Arc::clone(&asked), shutdown.clone());
     tokio::spawn(async move {

@@ -297,10 +297,7 @@ fn token(args: &JoinArgs) -> anyhow::Result<Option<String>> {
     }
 }
 
-fn labels(
-    args: &JoinArgs,
-    known: Option<&Remembered>,
-) -> anyhow::Result<BTreeMap<String, String>> {
+fn labels(args: &JoinArgs, known: Option<&Remembered>) -> anyhow::Result<BTreeMap<String, String>> {
     let mut labels = known.map(|k| k.labels.clone()).unwrap_or_default();
     for text in &args.labels {
         let Some((key, value)) = text.split_once('=') else {

@@ -154,7 +154,11 @@ async fn start(
             let listen = roles::machines::configured(common)?;
             let advertised = &settings.container_manager.advertise;
             let ends = roles::machines::Ends {
-                api: if advertised.is_empty() { containers.to_string() } else { advertised.clone() },
+                api: if advertised.is_empty() {
+                    containers.to_string()
+                } else {
+                    advertised.clone()
+                },
                 load_url: format!("http://{}", load_ends(settings).address),
                 containers,
                 listen,

@@ -19,10 +19,8 @@ const EXIT_USAGE: u8 = 2;
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> ExitCode {
     // Two threads carry the control plane; the balancer has threads of its own.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -150,10 +150,14 @@ impl Settings {
     ///
     /// # Errors
     /// [`ConfigError`]: a usage error, before anything is bound.
-    pub fn load(args: &DataArgs, flags: &[(&str, Option<String>)]) -> Result<Settings, ConfigError> {
-        let file = args.config.clone().or_else(|| {
-            FILES.iter().map(PathBuf::from).find(|path| path.is_file())
-        });
+    pub fn load(
+        args: &DataArgs,
+        flags: &[(&str, Option<String>)],
+    ) -> Result<Settings, ConfigError> {
+        let file = args
+            .config
+            .clone()
+            .or_else(|| FILES.iter().map(PathBuf::from).find(|path| path.is_file()));
         let mut set: Vec<(&str, String)> = flags
             .iter()
             .filter_map(|(key, value)| value.clone().map(|value| (*key, value)))

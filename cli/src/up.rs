@@ -73,14 +73,9 @@ pub async fn start(settings: &Settings, pace: Pace) -> anyhow::Result<Running> {
         first: true,
     };
     let machines = roles::machines::bind(&common, &data, ends, halt.clone()).await?;
-    let containers = roles::containers::bind(
-        &common,
-        &load,
-        Some(&api),
-        PeerUrl::Unix(machine),
-        halt.clone(),
-    )
-    .await?;
+    let containers =
+        roles::containers::bind(&common, &load, Some(&api), PeerUrl::Unix(machine), halt.clone())
+            .await?;
     let front = roles::front::bind(&common, &data, PeerUrl::Unix(api)).await?;
 
     let shutdown = Shutdown::new();
@@ -132,7 +127,8 @@ impl Running {
         let api = self.api_client();
         let answering = async {
             // The budget comes from the machine-manager through the container-manager.
-            while let Err(error) = api.get::<serde_json::Value>("/v1/budget", READY_PATIENCE).await {
+            while let Err(error) = api.get::<serde_json::Value>("/v1/budget", READY_PATIENCE).await
+            {
                 tracing::debug!(%error, "not ready yet");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -223,8 +219,6 @@ impl Running {
     }
 }
 
-fn name_of(
-    ended: Result<anyhow::Result<&'static str>, JoinError>,
-) -> anyhow::Result<&'static str> {
+fn name_of(ended: Result<anyhow::Result<&'static str>, JoinError>) -> anyhow::Result<&'static str> {
     ended.context("a role broke")?
 }

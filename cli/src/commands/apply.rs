@@ -9,6 +9,7 @@ use http::Method;
 use serde_json::Value;
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 use wire::manifest::{Format, MANIFEST_BYTES_MAX, Manifest, parse_text};
 use wire::quantity::Span;
 
@@ -147,6 +148,9 @@ pub async fn run(args: &ApplyArgs, global: &GlobalArgs) -> Result<(), Failure> {
     }
     let api = global.connect()?;
     let declared: Vec<Declared> = manifests.iter().map(Declared::of).collect();
+    if !args.no_wait {
+        answering(&api).await;
+    }
     let mut answers = Vec::new();
     for one in &declared {
         let answer =
@@ -167,6 +171,29 @@ pub async fn run(args: &ApplyArgs, global: &GlobalArgs) -> Result<(), Failure> {
         show::note(&format!("{} is ready", one.label()));
     }
     Ok(())
+}
+
+/// A Tally started a moment ago answers within this; one that does not is not running.
+const STARTING_MAX: Duration = Duration::from_secs(10);
+/// Between two attempts.
+const STARTING_LOOK: Duration = Duration::from_millis(50);
+
+/// Waits for a Tally that has just been started, so that `tally up &` and `tally apply` may stand
+/// one after the other in a script. What is wrong otherwise is said by the first write.
+async fn answering(api: &Api) {
+    let deadline = tokio::time::Instant::now() + STARTING_MAX;
+    let mut told = false;
+    // The budget is answered by the machine-manager through the container-manager: both are there.
+    while let Err(Failure::Unreachable(why)) = api.find("/v1/budget").await {
+        if tokio::time::Instant::now() >= deadline {
+            return;
+        }
+        if !told {
+            show::note(&format!("waiting for the API: {why}"));
+            told = true;
+        }
+        tokio::time::sleep(STARTING_LOOK).await;
+    }
 }
 
 /// Names the manifest in a failure, and what was applied before it.

@@ -69,10 +69,8 @@ pub async fn run(args: DemoServiceArgs) -> anyhow::Result<()> {
     }
     let signal = shutdown.clone();
     tokio::spawn(async move { signal.on_signal().await });
-    let router = Router::new()
-        .route("/", get(answer))
-        .route("/demo/slow", post(slow))
-        .with_state(work);
+    let router =
+        Router::new().route("/", get(answer)).route("/demo/slow", post(slow)).with_state(work);
     chassis::serve(listener, router, ServerLimits::default(), &shutdown).await;
     Ok(())
 }

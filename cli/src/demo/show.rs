@@ -95,7 +95,8 @@ impl Show {
         let _never_fails = writeln!(picture, "{}", self.status());
         for (instance, part, load) in self.parts() {
             let bar = "#".repeat(usize::try_from(part / 2).unwrap_or(0));
-            let _never_fails = writeln!(picture, "   {instance:<20} load {load:>5}  {part:>3} % {bar}");
+            let _never_fails =
+                writeln!(picture, "   {instance:<20} load {load:>5}  {part:>3} % {bar}");
         }
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let skip = seen.timeline.len().saturating_sub(STORY_LINES);

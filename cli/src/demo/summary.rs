@@ -108,7 +108,10 @@ impl Summary {
         };
         line("requests, failed", format!("{}, {}", self.requests, self.failed_requests));
         line("first request, from zero instances", format!("{:.0} ms", self.wake_ms));
-        line("instances at most, at the end", format!("{}, {}", self.instances_max, self.instances_end));
+        line(
+            "instances at most, at the end",
+            format!("{}, {}", self.instances_max, self.instances_end),
+        );
         line("nodes at most, at the end", format!("{}, {}", self.nodes_max, self.nodes_end));
         line(
             "share of the slow instance",
@@ -124,9 +127,15 @@ impl Summary {
             format!("{:.0} ms, {:.0} ms", self.p99_ms_before, self.p99_ms_after),
         );
         for held in &self.held_back {
-            line("held back by the cap", format!("{} more needed until {}", held.needs, held.until));
+            line(
+                "held back by the cap",
+                format!("{} more needed until {}", held.needs, held.until),
+            );
         }
-        line("spent, obligations, cap", format!("{}, {}, {}", self.spent, self.obligations, self.cap));
+        line(
+            "spent, obligations, cap",
+            format!("{}, {}, {}", self.spent, self.obligations, self.cap),
+        );
         for what in &self.missing {
             line("MISSING", what.clone());
         }

@@ -35,8 +35,7 @@ pub async fn bind(
         let listen = Listen::Unix(socket.to_owned());
         listeners.push(Listener::bind(&listen).await.map_err(anyhow::Error::msg)?);
     }
-    let admin_token =
-        (!address.is_local()).then(|| common.identity.admin_token().to_owned());
+    let admin_token = (!address.is_local()).then(|| common.identity.admin_token().to_owned());
     if admin_token.as_deref() == Some("") {
         bail!("the API at {address} would be open to others, and the identity holds no token");
     }

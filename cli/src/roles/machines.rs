@@ -141,7 +141,6 @@ impl Machines {
     }
 }
 
-
 /// Reads the machine-manager's configured address.
 ///
 /// # Errors

@@ -213,7 +213,7 @@ fn plan_service(
 
     let changed = collect_rows(service, &rows, plan);
     plan.look_again(memory.guard.wait_until(now, policy));
-    let told = tell(service, &sizing, &mut memory, now, plan);
+    let told = tell(service, &sizing, &mut memory, snapshot, plan);
     let due = memory.saved_at.is_none_or(|at| now.since(at) >= policy.remember_every);
     let memory_due = due || changed || told || routes_changed;
     if memory_due {
@@ -349,15 +349,27 @@ fn tell(
     service: &ServiceView,
     sizing: &Sizing,
     memory: &mut Memory,
-    now: Timestamp,
+    snapshot: &Snapshot,
     plan: &mut Plan,
 ) -> bool {
+    let now = snapshot.now;
     let news: Vec<&HeldBack> = sizing.held_back.iter().filter(|h| h.is_news()).collect();
     let words: Vec<&str> = news.iter().map(|held| held.word()).collect();
     let obstacle = routes::digest(&words.join(" "));
-    let new_obstacle = memory.told != obstacle;
-    memory.told = obstacle;
     let changed = sizing.from != sizing.wanted;
+    // Starts without an answer yet: the same step plans again with it, and then knows what is in
+    // the way. Telling now would tell the same obstacle as new in every step.
+    let unanswered = |ask: &StartAsk| {
+        ask.service == service.name && !snapshot.grants.contains_key(&ask.instance)
+    };
+    let open = snapshot.awaiting_stops && plan.starts.iter().any(unanswered);
+    if open && !changed {
+        return false;
+    }
+    let new_obstacle = !open && memory.told != obstacle;
+    if !open {
+        memory.told = obstacle;
+    }
     if !changed && (!new_obstacle || news.is_empty()) {
         return new_obstacle;
     }

@@ -12,6 +12,7 @@ use domain::{Event, EventKind, Generation, Revision, ServiceName, ServiceSpec};
 use registry::{Expect, ServicePut, ServiceRow};
 use serde::Deserialize;
 use serde_json::Value;
+use std::time::Duration;
 use wire::manifest::ServiceManifest;
 use wire::operator::{ScaleRequest, WakeRequest};
 use wire::placement::AdmissionRequest;
@@ -63,6 +64,12 @@ fn holds(expect: Expect, present: Option<&ServiceRow>) -> Result<(), ApiError> {
         ApiError::new(Kind::Precondition, detail)
     })
 }
+
+/// A new route is known within milliseconds; a balancer that has not shown it after this is slow
+/// or gone, and no reason to hold back the answer.
+const ROUTED_MAX: Duration = Duration::from_secs(1);
+/// Between two looks at what balancers show.
+const ROUTED_LOOK: Duration = Duration::from_millis(3);
 
 /// A manifest from a body, named as its path.
 fn declared(name: &str, bytes: &[u8]) -> Result<(ServiceManifest, ServiceSpec), ApiError> {
@@ -214,8 +221,31 @@ async fn store(
     let what = if created { "declared" } else { "changed" };
     note(api, &row, what, &format!("generation {}, revision {}", row.generation, row.revision))
         .await;
+    if created && spec.load_balanced {
+        routed(api, &spec.name).await;
+    }
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, tagged(&view(api, &row).await?)).into_response())
+}
+
+/// Waits until every live balancer shows that it knows the service, so that whoever declared it
+/// may use it at once. No balancer, or a slow one, delays nobody for longer than [`ROUTED_MAX`].
+async fn routed(api: &Api, service: &ServiceName) {
+    let until = api.clock.monotonic().plus(ROUTED_MAX);
+    loop {
+        let known = {
+            let world = api.shared.world();
+            let board = &world.board;
+            let fresh = |age: &Duration| *age < scoreboard::board::BALANCER_LIVE;
+            let mut live = board.view.balancers.iter().filter(|b| fresh(&b.age));
+            let told = board.demand.get(service).map_or(&[][..], Vec::as_slice);
+            live.all(|b| told.iter().any(|(balancer, _, _)| *balancer == b.balancer))
+        };
+        if known || api.clock.monotonic() >= until {
+            return;
+        }
+        tokio::time::sleep(ROUTED_LOOK).await;
+    }
 }
 
 fn dry_row(

@@ -86,7 +86,8 @@ async fn an_instance_that_dies_is_there_again() {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     until("a restart or a successor", || async {
         let all = platform.instances("mortal").await?;
-        let back = all.iter().any(|i| i.state == "ready" && (i.restarts > 0 || i.id.as_str() != id));
+        let back =
+            all.iter().any(|i| i.state == "ready" && (i.restarts > 0 || i.id.as_str() != id));
         if back { Ok(()) } else { Err(format!("{all:?}")) }
     })
     .await;

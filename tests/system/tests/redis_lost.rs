@@ -12,7 +12,7 @@ const AWAY: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn losing_redis_and_getting_it_back_empty_fails_no_request() {
     let Some(mut redis) = RedisServer::start() else {
-        println!("SKIPPED: losing_redis: redis-server is not installed");
+        system_tests::skipped("redis_lost", "redis-server is not installed");
         return;
     };
     let platform = Platform::start(Some(&redis.url())).await;

@@ -61,7 +61,9 @@ async fn measure(tally: &Path, folder: &Path, up: &mut Up) -> Result<Value> {
         wake.median, wake.min, wake.max, own.median
     );
     let (third, sent, failed) = overload(tally, up).await?;
-    println!("2.2x overload: third instance serving {third:.1} s after the load began; {failed} of {sent} requests failed");
+    println!(
+        "2.2x overload: third instance serving {third:.1} s after the load began; {failed} of {sent} requests failed"
+    );
     let back = come_back(tally, folder, up).await?;
     println!("kill -9 and start: first answer {:.0} ms after the start", back * 1000.0);
     Ok(json!({
