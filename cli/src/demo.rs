@@ -169,8 +169,7 @@ impl Stage<'_> {
 
     async fn play(&self, seconds: u32) -> anyhow::Result<Summary> {
         let script = Script::of(seconds);
-        let mut summary = Summary::default();
-        summary.wake_ms = self.wake().await?;
+        let mut summary = Summary { wake_ms: self.wake().await?, ..Summary::default() };
         let load = tokio::spawn(load::run(
             format!("http://{}/", self.running.front()),
             script::HOST,

@@ -43,7 +43,7 @@ pub struct DownSocket {
 ///
 /// # Errors
 /// When the socket cannot be made.
-pub async fn listen(run: &Path, shutdown: &Shutdown) -> anyhow::Result<DownSocket> {
+pub fn listen(run: &Path, shutdown: &Shutdown) -> anyhow::Result<DownSocket> {
     let path = run.join(SOCKET);
     if path.as_os_str().len() > UNIX_PATH_BYTES_MAX {
         bail!("{} is too long for a socket; use a shorter --data directory", path.display());

@@ -103,7 +103,7 @@ async fn up_command(args: UpArgs, global: &GlobalArgs) -> anyhow::Result<ExitCod
     let signal = shutdown.clone();
     tokio::spawn(async move { signal.on_signal().await });
     let mut running = up::start(&settings, Pace::Normal).await?;
-    let down = down::listen(&running.data().join("run"), &shutdown).await?;
+    let down = down::listen(&running.data().join("run"), &shutdown)?;
     if let Err(error) = running.ready().await {
         // Not ended: the front door serves from its last view, whatever keeps the managers.
         tracing::error!(error = %format!("{error:#}"), "the managers are not ready yet");
