@@ -237,9 +237,11 @@ async fn routed(api: &Api, service: &ServiceName) {
             let world = api.shared.world();
             let board = &world.board;
             let fresh = |age: &Duration| *age < scoreboard::board::BALANCER_LIVE;
-            let mut live = board.view.balancers.iter().filter(|b| fresh(&b.age));
+            let mut live = board.view.balancers.iter().filter(|b| fresh(&b.age)).peekable();
             let told = board.demand.get(service).map_or(&[][..], Vec::as_slice);
-            live.all(|b| told.iter().any(|(balancer, _, _)| *balancer == b.balancer))
+            // None seen: right after a start the first heartbeat is still to come.
+            live.peek().is_some()
+                && live.all(|b| told.iter().any(|(balancer, _, _)| *balancer == b.balancer))
         };
         if known || api.clock.monotonic() >= until {
             return;
