@@ -23,6 +23,7 @@ use chassis::{Client, Shutdown, SystemClock};
 use domain::{Clock, EventKind, Mono};
 use load::{Sample, Samples};
 use script::{SERVICE, Script};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -126,7 +127,8 @@ impl Stage<'_> {
 
     fn show(&self, plain: bool) -> show::Show {
         show::Show {
-            plain,
+            // A picture is drawn over itself, which only a terminal can do.
+            plain: plain || !std::io::stderr().is_terminal(),
             seen: Arc::clone(&self.seen),
             samples: Arc::clone(&self.samples),
             clock: self.clock,

@@ -67,6 +67,11 @@ impl Show {
     }
 
     fn status(&self) -> String {
+        self.status_parts().join("  ")
+    }
+
+    /// Traffic, instances, money: one after the other in a log, one below the other on a terminal.
+    fn status_parts(&self) -> [String; 3] {
         let now = self.clock.monotonic();
         let from = Mono(now.0.saturating_sub(WINDOW));
         let recent = self.samples.between(from, now);
@@ -77,38 +82,45 @@ impl Show {
         let money = seen.budget.as_ref().map_or_else(String::new, |b| {
             format!("spent {} + promised {} of {}", b.spent, b.obligations, b.monthly_cap)
         });
-        format!(
-            "{:6.1}s  {:4.0} req/s  load {load:>5}  instances {} ready, {} starting, {} draining  \
-             nodes {}  {money}  requests {all}, failed {failed}",
-            now.since(self.began).as_secs_f64(),
-            count(recent.len()) / WINDOW.as_secs_f64(),
-            state.ready,
-            state.starting,
-            state.draining,
-            seen.nodes.len(),
-        )
+        [
+            format!(
+                "{:6.1}s  {:4.0} req/s  {all} requests, {failed} failed",
+                now.since(self.began).as_secs_f64(),
+                count(recent.len()) / WINDOW.as_secs_f64(),
+            ),
+            format!(
+                "load {load:>5}  instances {} ready, {} starting, {} draining",
+                state.ready, state.starting, state.draining,
+            ),
+            format!("nodes {}  {money}", seen.nodes.len()),
+        ]
     }
 
     /// Draws over the `drawn` lines of the last picture; answers how many lines this one has.
     fn draw(&self, drawn: usize) -> usize {
-        let mut picture = String::new();
-        let _never_fails = writeln!(picture, "{}", self.status());
+        let (columns, rows) = terminal();
+        let mut lines: Vec<String> = self.status_parts().to_vec();
         for (instance, part, load) in self.parts() {
             let bar = "#".repeat(usize::try_from(part / 2).unwrap_or(0));
-            let _never_fails =
-                writeln!(picture, "   {instance:<20} load {load:>5}  {part:>3} % {bar}");
+            lines.push(format!("   {instance:<20} load {load:>8}  {part:>3} % {bar}"));
         }
+        lines.push(String::new());
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let skip = seen.timeline.len().saturating_sub(STORY_LINES);
-        for m in seen.timeline.iter().skip(skip) {
-            let detail: String = m.detail.chars().take(110).collect();
-            let _never_fails = writeln!(picture, "{:6.1}s  {:<20} {detail}", m.at_seconds, m.event);
+        let room = rows.saturating_sub(lines.len() + 1).min(STORY_LINES);
+        for m in seen.timeline.iter().skip(seen.timeline.len().saturating_sub(room)) {
+            lines.push(format!("{:6.1}s  {:<20} {}", m.at_seconds, m.event, m.detail));
         }
+        // A line that wraps would be two, and the next picture would begin too low.
+        let picture = lines.iter().fold(String::new(), |mut picture, line| {
+            let cut: String = line.chars().take(columns.saturating_sub(1)).collect();
+            let _never_fails = writeln!(picture, "{cut}");
+            picture
+        });
         if drawn > 0 {
             eprint!("\x1b[{drawn}A\x1b[J");
         }
         eprint!("{picture}");
-        picture.lines().count()
+        lines.len()
     }
 
     /// Each instance with its share of recent requests in percent, and its load.
@@ -130,6 +142,13 @@ impl Show {
             })
             .collect()
     }
+}
+
+/// Columns and rows of the terminal; the usual 80 by 24 where it does not say.
+fn terminal() -> (usize, usize) {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok();
+    let size = size.filter(|s| s.ws_col > 0 && s.ws_row > 0);
+    size.map_or((80, 24), |s| (usize::from(s.ws_col), usize::from(s.ws_row)))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for display")]
