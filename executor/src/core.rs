@@ -94,7 +94,8 @@ impl Core {
         shutdown: Shutdown,
     ) -> Core {
         let freed = store.freed_ports();
-        let ports = Ports::new(config.ports.clone(), config.address, &freed);
+        let ports = Ports::new(config.ports.clone(), config.address, &freed)
+            .beginning_by(config.node.as_str());
         Core {
             board: Board::new(clock.now()),
             operations: Operations::default(),

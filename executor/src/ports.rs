@@ -40,6 +40,21 @@ impl Ports {
         Ports { range, address, next, used: BTreeSet::new(), freed }
     }
 
+    /// Begins at a place of the range that `name` determines: two executors on one host that were
+    /// given the same range do not both begin at its first port, and seldom test the same port at
+    /// the same moment.
+    #[must_use]
+    pub fn beginning_by(mut self, name: &str) -> Ports {
+        let (start, end) = (*self.range.start(), *self.range.end());
+        // FNV-1a: any even spread does.
+        let mix = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(16_777_619);
+        let hash = name.bytes().fold(2_166_136_261, mix);
+        let length = u32::from(end.saturating_sub(start)).saturating_add(1);
+        let offset = u16::try_from(hash % length).unwrap_or(0);
+        self.next = start.saturating_add(offset);
+        self
+    }
+
     /// Gives out a port; `None` when every one is in use.
     pub fn take(&mut self, now: Timestamp) -> Option<Taken> {
         self.freed.retain(|_, at| now.since(*at) < QUARANTINE);
@@ -110,6 +125,19 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp(seconds * 1000)
+    }
+
+    #[test]
+    fn two_nodes_begin_at_different_places_within_the_range() {
+        let range = free_range(40);
+        let first = |name: &str| {
+            let mut ports = Ports::new(range.clone(), HERE, &[]).beginning_by(name);
+            ports.take(at(0)).unwrap().port
+        };
+        let begins: BTreeSet<u16> = (0..40).map(|i| first(&format!("n-{i:010}"))).collect();
+        assert!(begins.iter().all(|port| range.contains(port)));
+        assert!(begins.len() > 15, "{begins:?}");
+        assert_eq!(first("n-0000000007"), first("n-0000000007"));
     }
 
     #[test]
