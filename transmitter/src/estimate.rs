@@ -1,6 +1,7 @@
 //! From counters to rates: pure, over a short window, across wrap-arounds and restarts.
 
-use crate::sample::{InstanceReading, NodeReading};
+use crate::node::{BUSY_WHOLE, NodeReading};
+use crate::sample::InstanceReading;
 use domain::{InstanceId, Load, Mono};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -58,13 +59,12 @@ impl Estimator {
     pub fn node(&mut self, reading: NodeReading, now: Mono) -> Option<NodeMeasure> {
         let (before, at) = self.node.replace((reading, now))?;
         let span = now.since(at);
-        let all = grown(before.all_ticks, reading.all_ticks);
-        if span < SPAN_MIN || all == 0 {
+        if span < SPAN_MIN {
             self.node = Some((before, at));
             return None;
         }
-        let busy = grown(before.busy_ticks, reading.busy_ticks).min(all);
-        let used = u128::from(busy) * u128::from(reading.cpus) * 1000 / u128::from(all);
+        let busy = u64::from(reading.busy.min(BUSY_WHOLE));
+        let used = busy * u64::from(reading.cpus) * 1000 / u64::from(BUSY_WHOLE);
         Some(NodeMeasure {
             cpu_millis: u32::try_from(used).unwrap_or(u32::MAX),
             memory_bytes: reading.memory_bytes,
@@ -132,14 +132,8 @@ mod tests {
         Mono(Duration::from_millis(ms))
     }
 
-    fn node(busy: u64, all: u64, rx: u64) -> NodeReading {
-        NodeReading {
-            busy_ticks: busy,
-            all_ticks: all,
-            cpus: 2,
-            rx_bytes: rx,
-            ..NodeReading::default()
-        }
+    fn node(busy: u32, rx: u64) -> NodeReading {
+        NodeReading { busy, cpus: 2, rx_bytes: rx, ..NodeReading::default() }
     }
 
     fn reading(ms: u64, cpu_ms: u64, origin: u64) -> InstanceReading {
@@ -167,13 +161,13 @@ mod tests {
     }
 
     #[test]
-    fn the_node_uses_what_its_ticks_say() {
+    fn the_node_uses_its_share_of_all_processors() {
         let mut estimator = Estimator::default();
-        assert_eq!(estimator.node(node(100, 1000, 0), at(0)), None);
-        let measure = estimator.node(node(200, 1200, 5000), at(1000)).unwrap();
+        assert_eq!(estimator.node(node(100, 0), at(0)), None, "a first look has no span");
+        let measure = estimator.node(node(500_000, 5000), at(1000)).unwrap();
         assert_eq!((measure.cpu_millis, measure.rx_bytes_per_second), (1000, 5000));
-        assert_eq!(estimator.node(node(200, 1200, 5000), at(2000)), None, "no tick passed");
-        let measure = estimator.node(node(400, 1400, 6000), at(3000)).unwrap();
+        assert_eq!(estimator.node(node(500_000, 5500), at(1050)), None, "too short a span");
+        let measure = estimator.node(node(BUSY_WHOLE, 6000), at(3000)).unwrap();
         assert_eq!((measure.cpu_millis, measure.rx_bytes_per_second), (2000, 500));
     }
 
@@ -222,12 +216,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_counters_panic(
-            ticks in proptest::collection::vec(any::<(u64, u64, u64, u32)>(), 1..6),
+            looks in proptest::collection::vec(any::<(u32, u64, u32)>(), 1..6),
             readings in proptest::collection::vec(any::<(u64, u64, u64, u64, u64)>(), 1..6),
         ) {
             let mut estimator = Estimator::default();
-            for (busy, all, rx, ms) in ticks {
-                let measure = estimator.node(node(busy, all, rx), at(u64::from(ms)));
+            for (busy, rx, ms) in looks {
+                let measure = estimator.node(node(busy, rx), at(u64::from(ms)));
                 prop_assert!(measure.is_none_or(|m| m.cpu_millis <= 2000));
             }
             for (ms, cpu, origin, periods, throttled) in readings {

@@ -1,17 +1,21 @@
 //! Measures the node and its instances every second and sends it on.
 //!
-//! `instances` says who is there, `sample` reads counters, `estimate` makes rates of them, `changes`
-//! picks the loads worth telling, `send` sends the newest.
+//! `instances` says who is there, `sample` reads their counters and `node` the node's, `estimate`
+//! makes rates of them, `changes` picks the loads worth telling, `send` sends the newest.
 
 pub mod changes;
 pub mod estimate;
 pub mod instances;
+pub mod node;
 pub mod sample;
 pub mod send;
+#[cfg(test)]
+mod testing;
 
 use crate::changes::Told;
 use crate::estimate::Estimator;
 use crate::instances::Instances;
+use crate::node::NodeSampler;
 use crate::sample::Sampler;
 use crate::send::{Sender, Slot};
 use chassis::{Client, Metrics, PeerUrl, Readiness, Shutdown};
@@ -38,7 +42,7 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where the kernel shows its counters.
+    /// Where the kernel shows the counters of processes.
     pub proc: PathBuf,
 }
 
@@ -72,6 +76,8 @@ pub struct Deps {
 struct Meter {
     clock: Arc<dyn Clock>,
     sampler: Sampler,
+    /// `None` where the host cannot be read; instances are measured all the same.
+    node_sampler: Option<NodeSampler>,
     instances: Instances,
     estimator: Estimator,
     told: Told,
@@ -95,7 +101,7 @@ impl Meter {
         let loads = self.told.due(&list.instances, &measures, now);
         let whole = self.beat.is_multiple_of(BEATS_PER_SECOND);
         self.beat += 1;
-        let node = if whole { self.sampler.node() } else { None };
+        let node = self.node_sampler.as_mut().filter(|_| whole).and_then(NodeSampler::read);
         let measure = node.and_then(|reading| self.estimator.node(reading, now));
         let stats = measure.map(|measure| {
             self.seq += 1;
@@ -115,17 +121,29 @@ fn merge(before: ReportBatch, newer: ReportBatch) -> ReportBatch {
 
 type Label = [(&'static str, &'static str); 1];
 
-/// Measures and sends until the shutdown starts.
-pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) {
-    const COUNTERS: &str = "counters";
-    let (sent, dropped) =
-        (Family::<Label, Counter>::default(), Family::<Label, Counter>::default());
-    let beats = Counter::<u64>::default();
-    deps.metrics.register(|registry| {
+/// What the role counts of itself.
+struct Counters {
+    sent: Family<Label, Counter>,
+    dropped: Family<Label, Counter>,
+    beats: Counter,
+}
+
+impl Counters {
+    fn register(registry: &mut prometheus_client::registry::Registry) -> Counters {
+        let sent = Family::<Label, Counter>::default();
+        let dropped = Family::<Label, Counter>::default();
+        let beats = Counter::default();
         registry.register("tally_transmitter_beats", "Measurements taken", beats.clone());
         registry.register("tally_transmitter_sent_messages", "Messages taken", sent.clone());
         registry.register("tally_transmitter_dropped_messages", "Messages lost", dropped.clone());
-    });
+        Counters { sent, dropped, beats }
+    }
+}
+
+/// Measures and sends until the shutdown starts.
+pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) {
+    const COUNTERS: &str = "counters";
+    let Counters { sent, dropped, beats } = deps.metrics.register(Counters::register);
     let sending = shutdown.branch();
     let (stats, loads) = (Slot::<StatsReport>::default(), Slot::<ReportBatch>::default());
     let stats_sender = Sender {
@@ -146,8 +164,11 @@ pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) {
     };
     sending.spawn(stats_sender.run(shutdown.clone()));
     sending.spawn(load_sender.run(shutdown.clone()));
+    let node_sampler = NodeSampler::new(&deps.data)
+        .inspect_err(|why| tracing::error!(%why, "the node cannot be measured"));
     let mut meter = Meter {
-        sampler: Sampler::new(&config.proc, &deps.data),
+        sampler: Sampler::new(&config.proc),
+        node_sampler: node_sampler.ok(),
         instances: Instances::new(&deps.data),
         estimator: Estimator::default(),
         told: Told::default(),

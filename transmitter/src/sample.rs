@@ -1,5 +1,5 @@
-//! Reads counters of the node and its instances from `/proc` and control groups; no arithmetic but
-//! units. A file that is not there or not readable is a value that is not known.
+//! Reads counters of instances from control groups and `/proc`; no arithmetic but units. A file that
+//! is not there or not readable is a value that is not known.
 
 use domain::{InstanceId, Mono};
 use std::collections::BTreeMap;
@@ -16,28 +16,6 @@ const PROCESSES_MAX: usize = 256;
 /// One tick of the times in `/proc/PID/stat`: the kernel shows hundredths of a second to programs,
 /// whatever its own pace (`USER_HZ`).
 const TICK: Duration = Duration::from_millis(10);
-/// Interfaces that pass on what other interfaces count already, or never leave the host.
-const INNER_INTERFACES: [&str; 7] = ["lo", "veth", "docker", "br-", "virbr", "ifb", "dummy"];
-
-/// The node's counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct NodeReading {
-    /// Ticks of all processors in which something ran.
-    pub busy_ticks: u64,
-    /// Ticks of all processors.
-    pub all_ticks: u64,
-    /// Processors.
-    pub cpus: u32,
-    /// Used memory: all but what is available, bytes.
-    pub memory_bytes: u64,
-    /// Used disk, bytes.
-    pub disk_bytes: u64,
-    /// Bytes received so far.
-    pub rx_bytes: u64,
-    /// Bytes sent so far.
-    pub tx_bytes: u64,
-}
-
 /// An instance's counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InstanceReading {
@@ -59,7 +37,6 @@ pub struct InstanceReading {
 #[derive(Debug, Clone)]
 pub struct Sampler {
     proc: PathBuf,
-    disk: PathBuf,
 }
 
 fn read(path: &Path) -> Option<String> {
@@ -86,38 +63,10 @@ fn keyed(text: &str, key: &str) -> Option<u64> {
 }
 
 impl Sampler {
-    /// Reads under `proc` (`/proc`); `disk` is a folder on the disk that counts.
+    /// Reads under `proc` (`/proc`).
     #[must_use]
-    pub fn new(proc: &Path, disk: &Path) -> Sampler {
-        Sampler { proc: proc.to_owned(), disk: disk.to_owned() }
-    }
-
-    /// The node's counters.
-    #[must_use]
-    pub fn node(&self) -> Option<NodeReading> {
-        let stat = read(&self.proc.join("stat"))?;
-        let (busy_ticks, all_ticks) = processor_ticks(&stat)?;
-        let cpus = stat.lines().filter(|line| {
-            line.strip_prefix("cpu")
-                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-        });
-        let memory = read(&self.proc.join("meminfo"))?;
-        let kib = |key| keyed(&memory, key).unwrap_or(0);
-        let (rx_bytes, tx_bytes) = read(&self.proc.join("net/dev")).map_or((0, 0), |t| traffic(&t));
-        Some(NodeReading {
-            busy_ticks,
-            all_ticks,
-            cpus: u32::try_from(cpus.count()).unwrap_or(u32::MAX).max(1),
-            memory_bytes: kib("MemTotal").saturating_sub(kib("MemAvailable")).saturating_mul(1024),
-            disk_bytes: self.used_disk(),
-            rx_bytes,
-            tx_bytes,
-        })
-    }
-
-    fn used_disk(&self) -> u64 {
-        let Ok(disk) = rustix::fs::statvfs(&self.disk) else { return 0 };
-        disk.f_blocks.saturating_sub(disk.f_bfree).saturating_mul(disk.f_frsize)
+    pub fn new(proc: &Path) -> Sampler {
+        Sampler { proc: proc.to_owned() }
     }
 
     /// An instance's counters: of its control group, else of its processes.
@@ -196,32 +145,6 @@ struct Process {
     cpu: Duration,
     start: u64,
     memory_bytes: u64,
-}
-
-/// Busy and all ticks of the first line of `/proc/stat`.
-fn processor_ticks(stat: &str) -> Option<(u64, u64)> {
-    let line = stat.lines().next()?.strip_prefix("cpu ")?;
-    let ticks: Vec<u64> = line.split_ascii_whitespace().map_while(|n| n.parse().ok()).collect();
-    // user nice system idle iowait irq softirq steal; guests are in user and nice already.
-    let idle = ticks.get(3)?.saturating_add(*ticks.get(4).unwrap_or(&0));
-    let all = ticks.iter().take(8).fold(0u64, |sum, n| sum.saturating_add(*n));
-    Some((all.saturating_sub(idle), all))
-}
-
-/// Bytes received and sent by the interfaces that lead out of the host.
-fn traffic(dev: &str) -> (u64, u64) {
-    let (mut rx, mut tx) = (0u64, 0u64);
-    for line in dev.lines() {
-        let Some((name, counts)) = line.split_once(':') else { continue };
-        if INNER_INTERFACES.iter().any(|inner| name.trim().starts_with(inner)) {
-            continue;
-        }
-        let counts: Vec<u64> =
-            counts.split_ascii_whitespace().map_while(|n| n.parse().ok()).collect();
-        rx = rx.saturating_add(*counts.first().unwrap_or(&0));
-        tx = tx.saturating_add(*counts.get(8).unwrap_or(&0));
-    }
-    (rx, tx)
 }
 
 /// Version 2: one directory.

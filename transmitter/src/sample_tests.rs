@@ -1,7 +1,7 @@
 //! Counters of made-up trees, and of real processes under load against another way to count.
 
 use super::*;
-use std::process::{Child, Command, Stdio};
+use crate::testing::Busy;
 use wire::assignment::Limits;
 
 fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -31,28 +31,6 @@ fn shown(dir: &tempfile::TempDir, part: &str) -> Option<String> {
 }
 
 #[test]
-fn a_node_is_read_from_proc() {
-    let dir = tree(&[
-        (
-            "stat",
-            "cpu  100 10 50 800 40 5 5 10 30 0\ncpu0 50 5 25 400 20 0 0 0 0 0\ncpu1 50 5 25 400 20 5 5 10 30 0\nintr 1\n",
-        ),
-        (
-            "meminfo",
-            "MemTotal:        1000 kB\nMemFree:          100 kB\nMemAvailable:     400 kB\n",
-        ),
-        (
-            "net/dev",
-            "Inter-|   Receive\n face |bytes packets\n    lo: 5 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\n  eth0: 700 1 0 0 0 0 0 0 90 1 0 0 0 0 0 0\nens4:30 1 0 0 0 0 0 0 4 1 0 0 0 0 0 0\nveth1: 9 1 0 0 0 0 0 0 9 1 0 0 0 0 0 0\n",
-        ),
-    ]);
-    let node = Sampler::new(dir.path(), dir.path()).node().unwrap();
-    assert_eq!((node.busy_ticks, node.all_ticks, node.cpus), (180, 1020, 2));
-    assert_eq!((node.memory_bytes, node.rx_bytes, node.tx_bytes), (600 * 1024, 730, 94));
-    assert!(node.disk_bytes > 0, "a disk that holds this test is not empty");
-}
-
-#[test]
 fn version_two_groups_are_read() {
     let dir = tree(&[
         (
@@ -63,7 +41,7 @@ fn version_two_groups_are_read() {
         ("g/memory.stat", "anon 5\nfile 4000\ninactive_file 3000\nactive_file 1000\n"),
     ]);
     let groups = CgroupPaths { unified: shown(&dir, "g"), ..CgroupPaths::default() };
-    let sampler = Sampler::new(dir.path(), dir.path());
+    let sampler = Sampler::new(dir.path());
     let now = Mono(Duration::from_secs(7));
     let got = sampler.instance(&instance(groups, None), now).unwrap();
     assert_eq!((got.cpu, got.memory_bytes), (Duration::from_millis(1500), 6000));
@@ -87,7 +65,7 @@ fn version_one_groups_are_read() {
         cpu: shown(&dir, "cpu/g"),
         memory: shown(&dir, "memory/g"),
     };
-    let sampler = Sampler::new(dir.path(), dir.path());
+    let sampler = Sampler::new(dir.path());
     let got = sampler.instance(&instance(groups.clone(), None), Mono::default()).unwrap();
     assert_eq!((got.cpu, got.memory_bytes), (Duration::from_millis(2500), 7000));
     assert_eq!((got.periods, got.throttled), (8, 2));
@@ -114,7 +92,7 @@ fn a_process_is_read_with_all_that_descend_from_it() {
         ("10/stat", &stat("y", "1 1 0 0", 101)),
         ("10/status", "Name:\tkernel threads have no such line\n"),
     ]);
-    let sampler = Sampler::new(dir.path(), dir.path());
+    let sampler = Sampler::new(dir.path());
     let got = sampler.instance(&instance(CgroupPaths::default(), Some(7)), Mono::default());
     let got = got.unwrap();
     assert_eq!((got.cpu, got.origin), (Duration::from_millis(1220), 99));
@@ -125,8 +103,7 @@ fn a_process_is_read_with_all_that_descend_from_it() {
 fn what_is_not_there_is_not_known() {
     let dir =
         tree(&[("stat", "nonsense\n"), ("g/cpu.stat", "usage_usec many\n"), ("5/stat", "5 (x")]);
-    let sampler = Sampler::new(dir.path(), dir.path());
-    assert_eq!(sampler.node(), None);
+    let sampler = Sampler::new(dir.path());
     let broken = CgroupPaths { unified: shown(&dir, "g"), ..CgroupPaths::default() };
     for (groups, pid) in [
         (CgroupPaths::default(), None),
@@ -139,42 +116,6 @@ fn what_is_not_there_is_not_known() {
     }
 }
 
-/// A child that uses a processor until it is dropped.
-struct Busy(Child);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-impl Busy {
-    fn start() -> Busy {
-        let shell =
-            Command::new("sh").args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn();
-        Busy(shell.unwrap())
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// Run time by the scheduler's own count, which our reading does not use.
-    fn scheduled(&self) -> Duration {
-        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.pid())).unwrap();
-        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
-    }
-
-    /// Waits until the scheduler gave it `more`.
-    fn run_for(&self, more: Duration) {
-        let until = self.scheduled() + more;
-        while self.scheduled() < until {
-            std::thread::yield_now();
-        }
-    }
-}
-
 /// Asserts that both are the same within 5 %.
 fn close(ours: Duration, theirs: Duration) {
     let (a, b) = (ours.as_secs_f64(), theirs.as_secs_f64());
@@ -183,7 +124,7 @@ fn close(ours: Duration, theirs: Duration) {
 
 #[test]
 fn a_real_process_under_load_is_measured_as_its_scheduler_counts() {
-    let (busy, sampler) = (Busy::start(), Sampler::new(Path::new("/proc"), Path::new("/")));
+    let (busy, sampler) = (Busy::start(), Sampler::new(Path::new("/proc")));
     let who = instance(CgroupPaths::default(), i32::try_from(busy.pid()).ok());
     let read = || (sampler.instance(&who, Mono::default()).unwrap(), busy.scheduled());
     let (ours, theirs) = read();
@@ -209,7 +150,7 @@ fn a_real_control_group_under_load_is_measured_as_its_scheduler_counts() {
     let busy = Busy::start();
     fs::write(dir.join("cgroup.procs"), busy.pid().to_string()).unwrap();
     let groups = CgroupPaths { cpuacct: dir.to_str().map(str::to_owned), ..CgroupPaths::default() };
-    let (who, sampler) = (instance(groups, None), Sampler::new(Path::new("/proc"), Path::new("/")));
+    let (who, sampler) = (instance(groups, None), Sampler::new(Path::new("/proc")));
     let read = || (sampler.instance(&who, Mono::default()).unwrap(), busy.scheduled());
     let (ours, theirs) = read();
     busy.run_for(Duration::from_millis(500));
@@ -217,25 +158,6 @@ fn a_real_control_group_under_load_is_measured_as_its_scheduler_counts() {
     close(ours_after.cpu - ours.cpu, theirs_after - theirs);
     drop(busy);
     fs::remove_dir(&dir).unwrap();
-}
-
-#[test]
-fn a_real_node_under_load_uses_what_another_reader_says() {
-    let (busy, sampler) = (Busy::start(), Sampler::new(Path::new("/proc"), Path::new("/")));
-    let mut system = sysinfo::System::new().unwrap();
-    system.refresh_cpu_usage();
-    let before = sampler.node().unwrap();
-    busy.run_for(Duration::from_secs(1));
-    let after = sampler.node().unwrap();
-    system.refresh_cpu_usage();
-    let all = (after.all_ticks - before.all_ticks) as f64;
-    let ours = (after.busy_ticks - before.busy_ticks) as f64 / all * 100.0;
-    let theirs = f64::from(system.global_cpu_usage());
-    assert!((ours - theirs).abs() <= 5.0, "{ours} % is not near {theirs} %");
-    assert_eq!(usize::try_from(after.cpus).unwrap(), system.cpus().len());
-    system.refresh_memory();
-    let (ours, theirs) = (after.memory_bytes, system.total_memory() - system.available_memory());
-    assert!(ours.abs_diff(theirs) <= system.total_memory() / 20, "{ours} is not near {theirs}");
 }
 
 #[expect(clippy::print_stdout, reason = "read by the test runner, which counts skipped tests")]
