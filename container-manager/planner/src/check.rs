@@ -157,7 +157,14 @@ fn check_numbers(
     };
     let (min, max) = (service.spec.min_instances, service.spec.max_instances);
     let surge = service.spec.rollout.surge.max(1);
-    let allowed = max.saturating_add(surge).max(active(before));
+    // A lost instance that returns with its node was not started by this plan; the surplus drains
+    // once enough others are ready.
+    let returned = after.iter().filter(|(id, row)| {
+        let was_lost = before.get(*id).is_some_and(|b| b.state == InstanceState::Lost);
+        was_lost && row.state != InstanceState::Lost
+    });
+    let returned = u32::try_from(returned.count()).unwrap_or(u32::MAX);
+    let allowed = max.saturating_add(surge).max(active(before)).saturating_add(returned);
     if active(after) > allowed {
         return Err(Violation::TooMany { service: name(), count: active(after), max: allowed });
     }

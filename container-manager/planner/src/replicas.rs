@@ -219,7 +219,9 @@ impl Sizer<'_> {
         let load = &self.service.spec.load;
         let limit = (u64::from(load.target.0) * 2).min(u64::from(self.policy.burst_load.0));
         let hot = u >= limit && covered >= self.burst_window();
-        let waits = self.measure.oldest_wait > load.wait_limit;
+        // What waited for the first instance to start waited for no capacity: that was the wake.
+        let since = memory.ready_since.map_or(Duration::ZERO, |at| self.now.since(at));
+        let waits = self.measure.oldest_wait.min(since) > load.wait_limit;
         if !hot && !waits {
             return false;
         }

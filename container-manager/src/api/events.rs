@@ -2,10 +2,10 @@
 
 use super::{Api, refused};
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use chassis::ApiError;
+use chassis::{ApiError, ApiQuery};
 use futures_util::stream;
 use registry::StoredEvent;
 use serde::Deserialize;
@@ -41,7 +41,7 @@ struct Follower {
 /// `GET /v1/events`
 pub async fn follow(
     State(api): State<Api>,
-    Query(after): Query<After>,
+    ApiQuery(after): ApiQuery<After>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let slot = api.followers.clone().try_acquire_owned().map_err(|_none_free| {

@@ -5,9 +5,9 @@ use super::{Api, named, refused, views};
 use crate::executors::ExecutorAt;
 use crate::world::EXPIRE_MAX;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use chassis::ApiError;
+use chassis::{ApiError, ApiPath, ApiQuery};
 use domain::{Instance, InstanceId, InstanceState, ServiceName, Timestamp};
 use serde::Deserialize;
 use wire::operation::Logs;
@@ -44,7 +44,7 @@ async fn view(api: &Api, row: &Instance) -> Result<InstanceView, ApiError> {
 /// `GET /v1/instances`
 pub async fn all(
     State(api): State<Api>,
-    Query(page): Query<Page>,
+    ApiQuery(page): ApiQuery<Page>,
 ) -> Result<Json<List<InstanceView>>, ApiError> {
     views_of(&api, None, &page).await
 }
@@ -52,8 +52,8 @@ pub async fn all(
 /// `GET /v1/services/{name}/instances`
 pub async fn of_service(
     State(api): State<Api>,
-    Path(name): Path<String>,
-    Query(page): Query<Page>,
+    ApiPath(name): ApiPath<String>,
+    ApiQuery(page): ApiQuery<Page>,
 ) -> Result<Json<List<InstanceView>>, ApiError> {
     let row = super::services::row(&api, &name).await?;
     views_of(&api, Some(&row.name), &page).await
@@ -68,7 +68,7 @@ async fn row(api: &Api, id: &str) -> Result<Instance, ApiError> {
 /// `GET /v1/instances/{id}`
 pub async fn one(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    ApiPath(id): ApiPath<String>,
 ) -> Result<Json<InstanceView>, ApiError> {
     let row = row(&api, &id).await?;
     Ok(Json(view(&api, &row).await?))
@@ -77,7 +77,7 @@ pub async fn one(
 /// `POST /v1/instances/{id}/stop`: it is replaced if it is still wanted, drained and ended.
 pub async fn stop(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    ApiPath(id): ApiPath<String>,
 ) -> Result<(StatusCode, Json<InstanceView>), ApiError> {
     let row = row(&api, &id).await?;
     if row.state == InstanceState::Stopped {
@@ -108,8 +108,8 @@ pub struct Lines {
 /// `GET /v1/instances/{id}/logs`
 pub async fn logs(
     State(api): State<Api>,
-    Path(id): Path<String>,
-    Query(lines): Query<Lines>,
+    ApiPath(id): ApiPath<String>,
+    ApiQuery(lines): ApiQuery<Lines>,
 ) -> Result<Json<Logs>, ApiError> {
     let row = row(&api, &id).await?;
     let Some(node) = &row.node else {

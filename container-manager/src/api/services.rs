@@ -2,10 +2,10 @@
 
 use super::{Api, named, refused, views};
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use chassis::ApiError;
+use chassis::{ApiError, ApiPath, ApiQuery};
 use domain::{Generation, ServiceName, Timestamp};
 use registry::ServiceRow;
 use serde::Deserialize;
@@ -70,7 +70,7 @@ impl Page {
 /// `GET /v1/services`
 pub async fn list(
     State(api): State<Api>,
-    Query(page): Query<Page>,
+    ApiQuery(page): ApiQuery<Page>,
 ) -> Result<Json<List<ServiceView>>, ApiError> {
     let rows = api.registry.services().await.map_err(|e| refused(e, false))?;
     let (rows, next) = page.of(rows, |row| row.name.as_str());
@@ -81,7 +81,10 @@ pub async fn list(
 }
 
 /// `GET /v1/services/{name}`
-pub async fn one(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, ApiError> {
+pub async fn one(
+    State(api): State<Api>,
+    ApiPath(name): ApiPath<String>,
+) -> Result<Response, ApiError> {
     let row = row(&api, &name).await?;
     Ok(tagged(&view(&api, &row).await?))
 }
@@ -103,8 +106,8 @@ fn moment(pointer: &str, text: Option<String>) -> Result<Option<Timestamp>, ApiE
 /// `GET /v1/services/{name}/load`
 pub async fn load(
     State(api): State<Api>,
-    Path(name): Path<String>,
-    Query(span): Query<Span>,
+    ApiPath(name): ApiPath<String>,
+    ApiQuery(span): ApiQuery<Span>,
 ) -> Result<Json<List<ServiceStatView>>, ApiError> {
     let row = row(&api, &name).await?;
     let since = moment("since", span.since)?.unwrap_or(Timestamp(0));
@@ -136,7 +139,7 @@ async fn decided(
 /// `GET /v1/decisions`
 pub async fn decisions(
     State(api): State<Api>,
-    Query(limit): Query<Limit>,
+    ApiQuery(limit): ApiQuery<Limit>,
 ) -> Result<Json<List<DecisionView>>, ApiError> {
     decided(&api, None, &limit).await
 }
@@ -144,8 +147,8 @@ pub async fn decisions(
 /// `GET /v1/services/{name}/decisions`
 pub async fn decisions_of(
     State(api): State<Api>,
-    Path(name): Path<String>,
-    Query(limit): Query<Limit>,
+    ApiPath(name): ApiPath<String>,
+    ApiQuery(limit): ApiQuery<Limit>,
 ) -> Result<Json<List<DecisionView>>, ApiError> {
     let name: ServiceName = named(&name)?;
     decided(&api, Some(&name), &limit).await

@@ -3,11 +3,11 @@
 use super::services::{row, tagged, view};
 use super::{Api, named, refused, views};
 use axum::Json;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chassis::problem::{BODY_BYTES_MAX, parse_json, read_body};
-use chassis::{ApiError, ApiJson};
+use chassis::{ApiError, ApiJson, ApiPath, ApiQuery};
 use domain::{Event, EventKind, Generation, Revision, ServiceName, ServiceSpec};
 use registry::{Expect, ServicePut, ServiceRow};
 use serde::Deserialize;
@@ -140,8 +140,8 @@ pub async fn admit(
 /// `PUT /v1/services/{name}`
 pub async fn put(
     State(api): State<Api>,
-    Path(name): Path<String>,
-    Query(dry): Query<DryRun>,
+    ApiPath(name): ApiPath<String>,
+    ApiQuery(dry): ApiQuery<DryRun>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -156,8 +156,8 @@ pub async fn put(
 /// `PATCH /v1/services/{name}`: the declaration with a merge patch applied (RFC 7396).
 pub async fn patch(
     State(api): State<Api>,
-    Path(name): Path<String>,
-    Query(dry): Query<DryRun>,
+    ApiPath(name): ApiPath<String>,
+    ApiQuery(dry): ApiQuery<DryRun>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, ApiError> {
@@ -298,8 +298,8 @@ async fn note(api: &Api, row: &ServiceRow, what: &str, detail: &str) {
 /// `DELETE /v1/services/{name}`
 pub async fn delete(
     State(api): State<Api>,
-    Path(name): Path<String>,
-    Query(dry): Query<DryRun>,
+    ApiPath(name): ApiPath<String>,
+    ApiQuery(dry): ApiQuery<DryRun>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let present = row(&api, &name).await?;
@@ -320,8 +320,8 @@ pub async fn delete(
 /// `POST /v1/services/{name}/scale`
 pub async fn scale(
     State(api): State<Api>,
-    Path(name): Path<String>,
-    Query(dry): Query<DryRun>,
+    ApiPath(name): ApiPath<String>,
+    ApiQuery(dry): ApiQuery<DryRun>,
     ApiJson(wanted): ApiJson<ScaleRequest>,
 ) -> Result<Response, ApiError> {
     let present = row(&api, &name).await?;
@@ -351,7 +351,7 @@ pub async fn scale(
 /// written here; a name nobody declared wakes nothing.
 pub async fn wake(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    ApiPath(name): ApiPath<String>,
     request: Request,
 ) -> Result<StatusCode, ApiError> {
     let body = read_body(request.into_body(), BODY_BYTES_MAX).await?;
@@ -377,8 +377,8 @@ pub async fn wake(
 /// `POST /v1/services/{name}/restart`: a new revision of the same declaration, rolled out like any.
 pub async fn restart(
     State(api): State<Api>,
-    Path(name): Path<String>,
-    Query(dry): Query<DryRun>,
+    ApiPath(name): ApiPath<String>,
+    ApiQuery(dry): ApiQuery<DryRun>,
 ) -> Result<Response, ApiError> {
     let present = row(&api, &name).await?;
     if dry.dry_run {
