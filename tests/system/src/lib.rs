@@ -3,8 +3,11 @@
 //! Stories wait for a level with a deadline, never for a time; a deadline only says that something
 //! hangs.
 
+pub mod api;
+pub mod cell;
 pub mod load;
 pub mod platform;
+pub mod process;
 pub mod redis;
 pub mod wait;
 
