@@ -12,7 +12,8 @@ use crate::root;
 const HELP: &str = "\
 Measures Tally's balancer beside HAProxy's `leastconn`: processor time of the proxy per request,
 two upstreams, kept-alive connections, on the same machine in the same run, turn by turn. Proxy and
-generator are pinned to different cores. The result is also written to target/bench/.
+generator are pinned to different cores. Both tell instances of the client in the same three
+headers: the same work. The result is also written to target/bench/.
 
   cargo xtask bench [--no-install] [--seconds N] [--repetitions N] [--connections N] [--threads N]
 
