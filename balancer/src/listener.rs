@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::task::LocalSet;
+use tokio::runtime::LocalOptions;
 
 /// Connections that wait in the kernel to be accepted: a burst of a few milliseconds.
 const BACKLOG: i32 = 1024;
@@ -67,21 +67,32 @@ pub fn start(
     grace: Duration,
 ) -> Result<tokio::sync::oneshot::Receiver<()>, Error> {
     let (ended, end) = tokio::sync::oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::Worker { source })?;
+    let (made, making) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new()
         .name(format!("balancer-{index}"))
         .spawn(move || {
-            let tasks = LocalSet::new();
+            // A local runtime lives on its thread: it schedules its tasks without a second layer.
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default());
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _nobody_waits = made.send(Err(error));
+                    return;
+                }
+            };
+            let _nobody_waits = made.send(Ok(()));
             let worker = Rc::new(Worker::new(index, shared));
-            tasks.block_on(&runtime, work(worker, sockets, shutdown, grace));
+            runtime.block_on(work(worker, sockets, shutdown, grace));
             // Dropping the tasks closes what is still open.
-            drop(tasks);
+            drop(runtime);
             let _nobody_waits = ended.send(());
         })
         .map_err(|source| Error::Worker { source })?;
+    // Within moments: the thread does nothing else before.
+    let made = making.recv().unwrap_or_else(|_gone| Err(io::ErrorKind::Other.into()));
+    made.map_err(|source| Error::Worker { source })?;
     Ok(end)
 }
 
