@@ -26,6 +26,9 @@ pub const TUNNEL_IDLE_MAX: Duration = Duration::from_secs(3600);
 /// How often the sweep looks: deadlines are late by at most this.
 pub const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
+/// A head and body up to this are copied together: one plain write costs less than a gathering one.
+const SMALL_WRITE_BYTES: usize = 1024;
+
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -220,7 +223,18 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        let result = if total <= SMALL_WRITE_BYTES {
+            let mut together = [0; SMALL_WRITE_BYTES];
+            let mut room = &mut together[..];
+            for slice in slices {
+                // There is room for all of them: writing to a slice does not fail.
+                let _all = io::Write::write(&mut room, slice);
+            }
+            Pin::new(&mut self.stream).poll_write(cx, &together[..total])
+        } else {
+            Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        };
         self.wrote(result)
     }
 
