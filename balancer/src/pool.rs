@@ -2,6 +2,7 @@
 
 use crate::upstream::Upstream;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Idle connections kept per worker and instance: enough for the burst of one core, and a fleet of
 /// cores and balancers stays below common limits of servers.
@@ -13,7 +14,28 @@ pub const IDLE_MILLIS_MAX: u64 = 4_000;
 /// The idle connections.
 #[derive(Debug, Default)]
 pub struct Pool {
-    by_instance: HashMap<u64, Vec<Upstream>>,
+    by_instance: HashMap<u64, Vec<Upstream>, BuildHasherDefault<Spread>>,
+}
+
+/// Spreads instances' serial numbers. They are this process's own, so nobody can make them collide.
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0.rotate_left(8) ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        // The odd number next to 2^64 divided by the golden ratio: neighbours land far apart.
+        self.0 = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
 }
 
 impl Pool {
