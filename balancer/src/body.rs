@@ -94,7 +94,7 @@ impl Streaming {
                 Ok(Step::End) => return Poll::Ready(Ok(None)),
                 Ok(Step::More) => {}
             }
-            match ready!(upstream.poll_fill(cx, true)) {
+            match ready!(upstream.poll_fill(cx)) {
                 Ok(0) if matches!(self.reader, Reader::Close) => return Poll::Ready(Ok(None)),
                 Ok(0) => return Poll::Ready(Err(Broken("the instance broke off its answer"))),
                 Ok(_) => self.conn.moved(false),

@@ -115,8 +115,9 @@ impl Passage {
         let mut avoid = None;
         let (mut tries, mut connects) = (0, 0);
         let mut fresh = false;
+        let mut now = self.arrived;
         loop {
-            let at = match self.pick(avoid) {
+            let at = match self.pick(avoid, now) {
                 Ok(at) => at,
                 Err(why) => match Box::pin(self.hold(why)).await {
                     Ok(at) => at,
@@ -130,6 +131,7 @@ impl Passage {
                 Err(failure) => failure,
             };
             avoid = Some(at.instance.serial);
+            now = self.worker.now();
             match failure {
                 Failure::Connect => {
                     at.failed();
@@ -140,6 +142,7 @@ impl Passage {
                         if let Err(refusal) = Box::pin(self.pause(pause.min(PAUSE_MAX))).await {
                             return Ok(self.refused(refusal));
                         }
+                        now = self.worker.now();
                     }
                     self.retried();
                 }
@@ -195,20 +198,19 @@ impl Passage {
     }
 
     /// Picks an instance and counts the request in there.
-    fn pick(&self, avoid: Option<u64>) -> Result<AtInstance, NoPick> {
+    fn pick(&self, avoid: Option<u64>, now: Mono) -> Result<AtInstance, NoPick> {
         let service = &self.local.service;
         if service.queue.held() > 0 && avoid.is_none() {
             // Others wait already: behind them, not past them.
             let standing = service.snapshot.load().any_standing();
             return Err(if standing { NoPick::Full } else { NoPick::Nothing });
         }
-        self.pick_now(avoid)
+        self.pick_now(avoid, now)
     }
 
     /// Picks past those who wait.
-    pub(crate) fn pick_now(&self, avoid: Option<u64>) -> Result<AtInstance, NoPick> {
+    pub(crate) fn pick_now(&self, avoid: Option<u64>, now: Mono) -> Result<AtInstance, NoPick> {
         let snapshot = self.local.service.snapshot.load();
-        let now = self.worker.now();
         let avoid = avoid
             .and_then(|serial| snapshot.entries.iter().position(|e| e.instance.serial == serial));
         let index = self.local.picker.borrow_mut().pick(
@@ -238,7 +240,8 @@ impl Passage {
             if fresh { None } else { self.local.pool.borrow_mut().take(at.instance.serial) };
         let mut upstream = match pooled {
             Some(upstream) => upstream,
-            None => Upstream::connect(at.instance.address).await.map_err(|error| {
+            // Boxed, as all that is rare: it would make every request's future larger.
+            None => Box::pin(Upstream::connect(at.instance.address)).await.map_err(|error| {
                 tracing::debug!(instance = %at.instance.id, %error, "no connection");
                 Failure::Connect
             })?,
@@ -264,7 +267,8 @@ impl Passage {
             if self.conn.take_late() {
                 return Poll::Ready(Ok(None));
             }
-            upstream.poll_head(cx, &self.parts.method).map_ok(Some)
+            let mut scratch = self.worker.scratch.borrow_mut();
+            upstream.poll_head(cx, &self.parts.method, &mut scratch).map_ok(Some)
         })
         .await;
         match result {
@@ -323,6 +327,7 @@ impl Passage {
         };
         let body = match whole {
             Some(bytes) if rest.is_none() => {
+                at.ends_with_its_head();
                 if answer.keep && upstream.buffer.is_empty() {
                     let tick = self.worker.tick.0.load(Relaxed);
                     self.local.pool.borrow_mut().give(at.instance.serial, upstream, tick);

@@ -40,7 +40,7 @@ impl Passage {
             if tokio::time::timeout(left, ticket.turn()).await.is_err() {
                 return Err(contended(why, "and the request waited as long as it may"));
             }
-            match self.pick_now(None) {
+            match self.pick_now(None, self.worker.now()) {
                 Ok(at) => return Ok(at),
                 Err(again) => why = again,
             }

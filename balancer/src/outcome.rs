@@ -21,6 +21,8 @@ pub struct AtInstance {
     arrived: Mono,
     began: Mono,
     code: Cell<u16>,
+    answered: Cell<Mono>,
+    whole: Cell<bool>,
 }
 
 impl AtInstance {
@@ -41,6 +43,8 @@ impl AtInstance {
             arrived,
             began: now,
             code: Cell::new(CLIENT_GONE),
+            answered: Cell::new(now),
+            whole: Cell::new(false),
         })
     }
 
@@ -61,8 +65,14 @@ impl AtInstance {
         self.code.set(0);
     }
 
+    /// All of the answer came with its head: the request is over, and the clock is not asked again.
+    pub fn ends_with_its_head(&self) {
+        self.whole.set(true);
+    }
+
     fn record(&self, ok: bool) {
         let now = self.worker.now();
+        self.answered.set(now);
         self.instance.record(ok, now.since(self.began), now);
     }
 
@@ -77,7 +87,7 @@ impl Drop for AtInstance {
     fn drop(&mut self) {
         self.instance.leave();
         let service = &self.local.service;
-        let now = self.worker.now();
+        let now = if self.whole.get() { self.answered.get() } else { self.worker.now() };
         let code = self.code.get();
         if code > 0 {
             service.stats[self.worker.index].answered(code, now.since(self.arrived));

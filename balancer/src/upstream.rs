@@ -12,13 +12,14 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 /// A connection to an instance must stand within this; instances are near.
 pub const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// Room for an answer's head and a small body in one read.
-const READ_BYTES: usize = 8 << 10;
+pub const READ_BYTES: usize = 8 << 10;
 /// Room for reading a large body.
 const READ_BODY_BYTES: usize = 64 << 10;
 
@@ -101,8 +102,8 @@ impl Upstream {
     }
 
     /// Reads more into the buffer; 0 at the end.
-    pub fn poll_fill(&mut self, cx: &mut Context<'_>, large: bool) -> Poll<io::Result<usize>> {
-        self.buffer.reserve(if large { READ_BODY_BYTES } else { READ_BYTES });
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.buffer.reserve(READ_BODY_BYTES);
         // A read that does not fill the buffer tells the runtime that there is no more, which
         // spares the next look at this connection a system call.
         let done = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.buffer));
@@ -110,11 +111,27 @@ impl Upstream {
         Poll::Ready(done)
     }
 
+    /// Reads a little by way of `scratch`, which stays in the processor's cache as no connection's
+    /// own memory does; 0 at the end.
+    fn poll_fill_little(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut read = ReadBuf::new(scratch);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+        let read = read.filled();
+        self.buffer.extend_from_slice(read);
+        self.seen |= !read.is_empty();
+        Poll::Ready(Ok(read.len()))
+    }
+
     /// Reads the answer's head; interim answers (100, 103) are skipped.
     pub fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         method: &Method,
+        scratch: &mut [u8],
     ) -> Poll<Result<Answer, Fault>> {
         loop {
             if !self.buffer.is_empty()
@@ -127,7 +144,7 @@ impl Upstream {
                 }
                 continue;
             }
-            match ready!(self.poll_fill(cx, false)) {
+            match ready!(self.poll_fill_little(cx, scratch)) {
                 Ok(0) => return Poll::Ready(Err(Fault::Eof)),
                 Ok(_) => {}
                 Err(_broken) => return Poll::Ready(Err(Fault::Io)),

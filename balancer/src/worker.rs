@@ -2,6 +2,7 @@
 
 use crate::conn::{Conn, Tick};
 use crate::pool::Pool;
+use crate::upstream::READ_BYTES;
 use crate::view::Service;
 use crate::{Shared, route::Table};
 use domain::Mono;
@@ -32,6 +33,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// The coarse clock.
     pub tick: Arc<Tick>,
+    /// For reads of answers' heads, one at a time.
+    pub scratch: RefCell<Box<[u8]>>,
     locals: RefCell<Vec<Option<Rc<Local>>>>,
     conns: RefCell<Vec<Weak<Conn>>>,
     open: Cell<usize>,
@@ -45,6 +48,7 @@ impl Worker {
             index,
             shared,
             tick: Arc::new(Tick::default()),
+            scratch: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
             locals: RefCell::default(),
             conns: RefCell::default(),
             open: Cell::new(0),
