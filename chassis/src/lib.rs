@@ -23,6 +23,6 @@ pub use identity::Identity;
 pub use ids::RandomIds;
 pub use peer::{Client, PeerError, PeerUrl};
 pub use periodic::{Nudge, Woke};
-pub use problem::{ApiError, ApiJson};
+pub use problem::{ApiError, ApiJson, ApiPath, ApiQuery};
 pub use shutdown::Shutdown;
 pub use signature::{Signer, Verifier};

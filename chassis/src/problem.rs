@@ -2,7 +2,8 @@
 
 use crate::ids;
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -127,5 +128,41 @@ where
     async fn from_request(request: Request, _state: &S) -> Result<ApiJson<T>, ApiError> {
         let bytes = read_body(request.into_body(), BODY_BYTES_MAX).await?;
         parse_json(&bytes).map(ApiJson)
+    }
+}
+
+/// Parts of the path; what cannot be read is a problem document with status 404.
+#[derive(Debug, Clone, Copy)]
+pub struct ApiPath<T>(pub T);
+
+impl<T, S> FromRequestParts<S> for ApiPath<T>
+where
+    T: DeserializeOwned + Send,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<ApiPath<T>, ApiError> {
+        let read = Path::<T>::from_request_parts(parts, state).await;
+        read.map(|Path(value)| ApiPath(value))
+            .map_err(|e| ApiError::new(Kind::NotFound, format!("no such path: {}", e.body_text())))
+    }
+}
+
+/// The query; what cannot be read is a problem document with status 400.
+#[derive(Debug, Clone, Copy)]
+pub struct ApiQuery<T>(pub T);
+
+impl<T, S> FromRequestParts<S> for ApiQuery<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<ApiQuery<T>, ApiError> {
+        let read = Query::<T>::from_request_parts(parts, state).await;
+        read.map(|Query(value)| ApiQuery(value))
+            .map_err(|e| ApiError::new(Kind::BadRequest, e.body_text()))
     }
 }

@@ -25,6 +25,10 @@ mod cell;
 mod doubles;
 #[cfg(test)]
 mod loop_tests;
+#[cfg(test)]
+mod random_bodies;
+#[cfg(test)]
+mod random_tests;
 
 pub use assignment::LoadEnds;
 pub use container_planner::Policy;

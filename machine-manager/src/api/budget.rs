@@ -4,10 +4,10 @@ use super::{LIST_MAX, WriteQuery, expectation, leading, registry_error, tagged};
 use crate::Manager;
 use crate::status::{budget_view, ledger_view};
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use chassis::{ApiError, ApiJson};
+use chassis::{ApiError, ApiJson, ApiQuery};
 use domain::{
     Budget, Bytes, Event, EventKind, MilliCpu, Money, MonthlyCap, Needs, Resources, ServiceGroup,
     Timestamp,
@@ -37,7 +37,7 @@ pub(crate) async fn get(State(manager): State<Arc<Manager>>) -> Result<Response,
 /// `PUT /v1/budget`.
 pub(crate) async fn put(
     State(manager): State<Arc<Manager>>,
-    Query(query): Query<WriteQuery>,
+    ApiQuery(query): ApiQuery<WriteQuery>,
     headers: HeaderMap,
     ApiJson(mut manifest): ApiJson<BudgetManifest>,
 ) -> Result<Response, ApiError> {
@@ -120,7 +120,7 @@ pub(super) fn moment(text: Option<&str>, field: &str) -> Result<Option<Timestamp
 /// `GET /v1/ledger?since=&until=&limit=`: this month's lines unless said otherwise, oldest first.
 pub(crate) async fn ledger(
     State(manager): State<Arc<Manager>>,
-    Query(query): Query<LedgerQuery>,
+    ApiQuery(query): ApiQuery<LedgerQuery>,
 ) -> Result<Json<List<LedgerView>>, ApiError> {
     leading(&manager)?;
     let month = Month::of(manager.clock.now());

@@ -6,9 +6,9 @@ use crate::Manager;
 use crate::record::{become_state, node_event};
 use crate::status::{node_view, stats_view};
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use chassis::{ApiError, ApiJson};
+use chassis::{ApiError, ApiJson, ApiPath, ApiQuery};
 use domain::{DrainOrder, Node, NodeState, Timestamp};
 use machine_planner::{Requested, Why, admit_protection};
 use registry::NodeCommit;
@@ -44,7 +44,7 @@ fn living(manager: &Manager, wanted: &str) -> Result<Node, ApiError> {
 /// `GET /v1/nodes/{id}`; stopped ones too while the registry keeps them.
 pub(crate) async fn get(
     State(manager): State<Arc<Manager>>,
-    Path(wanted): Path<String>,
+    ApiPath(wanted): ApiPath<String>,
 ) -> Result<Json<NodeView>, ApiError> {
     match living(&manager, &wanted) {
         Ok(node) => Ok(Json(node_view(&manager.world(), &node))),
@@ -60,7 +60,7 @@ pub(crate) async fn get(
 /// `POST /v1/nodes {"type": "small"}`.
 pub(crate) async fn order(
     State(manager): State<Arc<Manager>>,
-    Query(query): Query<WriteQuery>,
+    ApiQuery(query): ApiQuery<WriteQuery>,
     ApiJson(order): ApiJson<NodeOrder>,
 ) -> Result<(StatusCode, Json<NodeView>), ApiError> {
     let node_type = super::types::known(&manager, &order.node_type)?;
@@ -128,8 +128,8 @@ async fn change(
 /// `PATCH /v1/nodes/{id} {"may_stop": false}`.
 pub(crate) async fn patch(
     State(manager): State<Arc<Manager>>,
-    Path(wanted): Path<String>,
-    Query(query): Query<WriteQuery>,
+    ApiPath(wanted): ApiPath<String>,
+    ApiQuery(query): ApiQuery<WriteQuery>,
     ApiJson(patch): ApiJson<NodePatch>,
 ) -> Result<Json<NodeView>, ApiError> {
     let node = living(&manager, &wanted)?;
@@ -157,7 +157,7 @@ pub(crate) async fn patch(
 /// protected.
 pub(crate) async fn drain(
     State(manager): State<Arc<Manager>>,
-    Path(wanted): Path<String>,
+    ApiPath(wanted): ApiPath<String>,
 ) -> Result<(StatusCode, Json<NodeView>), ApiError> {
     let lasts = manager.config.policy.drain_deadline;
     let node = change(&manager, &wanted, |node, now| {
@@ -180,8 +180,8 @@ pub(crate) async fn drain(
 /// `DELETE /v1/nodes/{id}`: stops an empty node, or takes a silent or static one off the books.
 pub(crate) async fn remove(
     State(manager): State<Arc<Manager>>,
-    Path(wanted): Path<String>,
-    Query(query): Query<WriteQuery>,
+    ApiPath(wanted): ApiPath<String>,
+    ApiQuery(query): ApiQuery<WriteQuery>,
 ) -> Result<StatusCode, ApiError> {
     let node = living(&manager, &wanted)?;
     let lost = node.state == NodeState::Lost;
@@ -256,8 +256,8 @@ pub(crate) struct StatsQuery {
 /// `GET /v1/nodes/{id}/stats?since=`: oldest first.
 pub(crate) async fn stats(
     State(manager): State<Arc<Manager>>,
-    Path(wanted): Path<String>,
-    Query(query): Query<StatsQuery>,
+    ApiPath(wanted): ApiPath<String>,
+    ApiQuery(query): ApiQuery<StatsQuery>,
 ) -> Result<Json<List<NodeStatsView>>, ApiError> {
     let node = living(&manager, &wanted)?;
     let since = moment(query.since.as_deref(), "since")?.unwrap_or(Timestamp(0));

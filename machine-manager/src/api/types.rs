@@ -3,10 +3,10 @@
 use super::{WriteQuery, expectation, leading, registry_error, tagged};
 use crate::Manager;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use chassis::{ApiError, ApiJson};
+use chassis::{ApiError, ApiJson, ApiPath, ApiQuery};
 use domain::{Currency, NodeType};
 use registry::{Expect, TypeRow};
 use serde_json::{Map, Value};
@@ -71,7 +71,7 @@ fn row(manager: &Manager, name: &str) -> Option<TypeRow> {
 /// `GET /v1/node-types/{name}`.
 pub(crate) async fn get(
     State(manager): State<Arc<Manager>>,
-    Path(name): Path<String>,
+    ApiPath(name): ApiPath<String>,
 ) -> Result<Response, ApiError> {
     leading(&manager)?;
     let row = row(&manager, &name).ok_or_else(|| missing(&name))?;
@@ -81,8 +81,8 @@ pub(crate) async fn get(
 /// `PUT /v1/node-types/{name}`.
 pub(crate) async fn put(
     State(manager): State<Arc<Manager>>,
-    Path(name): Path<String>,
-    Query(query): Query<WriteQuery>,
+    ApiPath(name): ApiPath<String>,
+    ApiQuery(query): ApiQuery<WriteQuery>,
     headers: HeaderMap,
     ApiJson(mut manifest): ApiJson<NodeTypeManifest>,
 ) -> Result<Response, ApiError> {
@@ -158,8 +158,8 @@ fn check_currency(
 /// `DELETE /v1/node-types/{name}`.
 pub(crate) async fn remove(
     State(manager): State<Arc<Manager>>,
-    Path(name): Path<String>,
-    Query(query): Query<WriteQuery>,
+    ApiPath(name): ApiPath<String>,
+    ApiQuery(query): ApiQuery<WriteQuery>,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiError> {
     leading(&manager)?;
