@@ -17,6 +17,7 @@ pub struct Platform {
     folder: TempDir,
     up: Option<Process>,
     redis: Option<String>,
+    env: Vec<(String, String)>,
     listen: Option<SocketAddr>,
     /// Where its parts answer; as of the last start.
     pub at: Addresses,
@@ -34,10 +35,19 @@ pub struct Addresses {
 impl Platform {
     /// Starts `tally up` and waits until it is ready.
     pub async fn start(redis: Option<&str>) -> Platform {
+        Platform::start_with(redis, &[]).await
+    }
+
+    /// The same, with more in its environment.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start_with(redis: Option<&str>, env: &[(&str, &str)]) -> Platform {
         let folder = tempfile::Builder::new().prefix("tally-t-").tempdir().expect("a folder");
         let at = Addresses { front: SocketAddr::from(([0, 0, 0, 0], 0)), api: String::new() };
         let redis = redis.map(str::to_owned);
-        let mut platform = Platform { folder, up: None, redis, listen: None, at };
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut platform = Platform { folder, up: None, redis, env, listen: None, at };
         platform.start_again().await;
         platform.settled().await;
         platform
@@ -68,7 +78,7 @@ impl Platform {
         let text = format!("[balancer]\nadmin = \"{any}\"\n[load_receiver]\nlisten = \"{any}\"\n");
         fs::write(&config, text).expect("the configuration");
         args.extend(["--config".to_owned(), config.display().to_string()]);
-        self.up = Some(Process::start("up", self.folder.path(), &args));
+        self.up = Some(Process::start_with("up", self.folder.path(), &args, &self.env));
         let folder = self.folder.path().to_owned();
         self.at = until("tally up's addresses", || {
             std::future::ready(addresses(&said).ok_or_else(|| tail(&folder.join("up.log"))))

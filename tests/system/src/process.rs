@@ -52,11 +52,26 @@ impl Process {
     /// When it cannot be started.
     #[must_use]
     pub fn start(name: &str, folder: &Path, args: &[String]) -> Process {
+        Process::start_with(name, folder, args, &[])
+    }
+
+    /// The same, with more in its environment.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_with(
+        name: &str,
+        folder: &Path,
+        args: &[String],
+        env: &[(String, String)],
+    ) -> Process {
         let log = folder.join(format!("{name}.log"));
         let log = File::options().create(true).append(true).open(log).expect("a log");
         let child = Command::new(tally())
             .args(args)
             .env("TALLY_LOG", "info")
+            .envs(env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log twice"))
             .stderr(log)
@@ -80,13 +95,25 @@ impl Process {
         self.child.wait().expect("its end");
     }
 
-    /// Asks it to end and waits.
+    /// Asks it to end, as a service manager would, and waits.
     ///
     /// # Panics
     /// When it does not end.
-    pub async fn term(mut self) -> ExitStatus {
+    pub async fn term(self) -> ExitStatus {
+        self.end(Signal::TERM).await
+    }
+
+    /// Asks it to end, as Ctrl-C would, and waits.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub async fn interrupt(self) -> ExitStatus {
+        self.end(Signal::INT).await
+    }
+
+    async fn end(mut self, signal: Signal) -> ExitStatus {
         let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).expect("SIGTERM");
+        kill_process(pid, signal).expect("a signal");
         until(&format!("the end of {}", self.name), || {
             let ended = self.child.try_wait().expect("asking for its end").ok_or("it runs");
             std::future::ready(ended)

@@ -72,7 +72,11 @@ async fn six_roles_are_six_processes_and_two_of_them_may_crash() {
     cell.node_is("ready").await;
     // It has them in hand again when it carries out what it is told.
     scale(&cell, "2");
-    let left = cell.api.ready("six", 2).await;
+    let left = until("the end of the third", || async {
+        let all = cell.api.instances("six").await?;
+        if all.len() == 2 { Ok(all) } else { Err(format!("{all:?} {}", cell.api.log())) }
+    })
+    .await;
     let known = identity(&three);
     assert!(identity(&left).iter().all(|i| known.contains(i)), "{left:?} of {three:?}");
 
