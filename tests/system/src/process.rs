@@ -66,9 +66,24 @@ impl Process {
         args: &[String],
         env: &[(String, String)],
     ) -> Process {
+        Process::start_program(&tally(), name, folder, args, env)
+    }
+
+    /// The same, of another binary.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_program(
+        program: &Path,
+        name: &str,
+        folder: &Path,
+        args: &[String],
+        env: &[(String, String)],
+    ) -> Process {
         let log = folder.join(format!("{name}.log"));
         let log = File::options().create(true).append(true).open(log).expect("a log");
-        let child = Command::new(tally())
+        let child = Command::new(program)
             .args(args)
             .env("TALLY_LOG", "info")
             .envs(env.iter().map(|(name, value)| (name, value)))
