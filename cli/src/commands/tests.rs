@@ -102,7 +102,7 @@ async fn apply_with_a_minimum_of_0_waits_for_nothing() {
     fake.on("PUT /v1/services/shop", 201, &service(0, 1, 1));
     let (_dir, path) = file(&SERVICE.replace("min_instances: 2\n", ""));
     assert_eq!(tally(&fake, &["apply", "-f", path.to_str().unwrap()]).await, 0);
-    assert_eq!(fake.seen().len(), 2, "one look, one write");
+    assert_eq!(fake.seen().len(), 3, "one greeting, one look, one write");
 }
 
 #[tokio::test]

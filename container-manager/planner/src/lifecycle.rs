@@ -32,6 +32,12 @@ pub fn follow(
     for (row, view) in rows.iter_mut().zip(&service.instances) {
         let before = row.state;
         life.step(row, view, memory);
+        if before == InstanceState::Lost
+            && let Some(known) = memory.instances.get_mut(&row.id)
+        {
+            // What balancers saw of an earlier draining says nothing of the next one.
+            known.drain_gen = None;
+        }
         if before == InstanceState::Lost && row.state == InstanceState::Ready {
             returned.insert(row.id.clone());
         }
