@@ -24,8 +24,8 @@ const TTL: Duration = Duration::from_secs(3600);
 const TTL_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Longest name of a node: a host name.
 const NAME_BYTES_MAX: usize = 253;
-/// Labels a node may say of itself.
-const LABELS_MAX: usize = 64;
+/// Labels a node may say of itself, and all it has in the end.
+pub(crate) const LABELS_MAX: usize = 64;
 
 /// `POST /v1/node-tokens`.
 pub(crate) async fn token(
@@ -94,9 +94,7 @@ pub(crate) async fn join(
     node.executor_url = Some(request.executor_url.clone());
     node.secret_hash = Some(identity::digest(&secret));
     node.seen_at = Some(now);
-    for (key, value) in &request.labels {
-        node.labels.entry(key.clone()).or_insert_with(|| value.clone());
-    }
+    add_labels(&mut node, &request);
     let back = matches!(
         node.state,
         NodeState::Ordered | NodeState::Booting | NodeState::Suspect | NodeState::Lost
@@ -144,6 +142,15 @@ pub(crate) async fn join(
         load_url: manager.config.load_url.clone(),
         stats_url: manager.config.stats_url.clone(),
     }))
+}
+
+/// Each time it comes back a node may say other labels: what it said first stays, and no more fits.
+fn add_labels(node: &mut Node, request: &JoinRequest) {
+    for (key, value) in &request.labels {
+        if node.labels.len() < LABELS_MAX {
+            node.labels.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
 }
 
 fn check(

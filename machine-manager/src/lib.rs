@@ -10,6 +10,10 @@ mod observe;
 mod placements;
 pub mod provider;
 pub mod providers;
+#[cfg(test)]
+mod random_bodies;
+#[cfg(test)]
+mod random_tests;
 mod reconcile;
 mod record;
 mod stats;

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// A grant holds its room until the instance's row is there, at most this long.
 pub(crate) const RESERVED_FOR: Duration = Duration::from_secs(30);
+/// Minimums held for declarations that are being written at most: hundreds of services a second.
+pub(crate) const ADMITTED_MAX: usize = 10_000;
 /// Demand that is not stated again within this is gone: its container-manager is away.
 pub(crate) const WANTED_FOR: Duration = Duration::from_secs(5);
 /// Measurements that wait for the registry at most; beyond, the oldest are dropped.

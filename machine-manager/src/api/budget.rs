@@ -158,7 +158,16 @@ pub(crate) async fn admission(
             // Until the declaration is in the registry nothing else may take this money.
             let until = manager.clock.monotonic().plus(crate::world::RESERVED_FOR);
             let service = minimum.service.clone();
-            manager.world().admitted.insert(service, (minimum, until));
+            let mut world = manager.world();
+            world.expire(manager.clock.monotonic());
+            if world.admitted.len() >= crate::world::ADMITTED_MAX
+                && !world.admitted.contains_key(&service)
+            {
+                let detail = "too many minimums are being declared at once; try again in a moment";
+                return Err(ApiError::new(Kind::Contended, detail).retry_after(1));
+            }
+            world.admitted.insert(service, (minimum, until));
+            drop(world);
             AdmissionAnswer {
                 admitted: true,
                 needs_micros: None,
