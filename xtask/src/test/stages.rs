@@ -155,7 +155,7 @@ pub const STAGES: &[Stage] = &[
         programs: &[REDIS, CURL, DOCKER, DOCKERD, IP, COMPOSE],
         needs_services: true,
         needs_binary: true,
-        by_default: false,
+        by_default: true,
         run: compose::run,
     },
 ];
