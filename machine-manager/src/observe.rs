@@ -3,11 +3,15 @@
 
 use crate::Manager;
 use crate::world::{Known, World};
-use domain::{Instance, Needs, ServiceGroup, ServiceSpec, Timestamp};
+use domain::{Instance, InstanceId, Needs, ServiceGroup, ServiceSpec, Timestamp};
 use machine_planner::{Books, Memory, Month, Placed};
 use registry::{RegistryError, ServiceRow};
 use std::collections::BTreeMap;
 use wire::manifest::ServiceManifest;
+
+/// Grants without a living row that are looked up in one step: a step stays short in a storm of
+/// starts, and the rest is looked up in the next.
+const LOOKED_UP_MAX: usize = 64;
 
 /// Reads everything that is ours, once per term of leadership; afterwards memory is the truth.
 pub(crate) async fn load(manager: &Manager) -> Result<(), RegistryError> {
@@ -51,6 +55,7 @@ pub(crate) async fn load(manager: &Manager) -> Result<(), RegistryError> {
 pub(crate) async fn refresh(manager: &Manager) -> Result<(), RegistryError> {
     let services = manager.registry.services().await?;
     let instances = manager.registry.instances().await?;
+    let spent = spent_grants(manager, &instances).await?;
     let types = manager.registry.node_types().await?;
     let budget = manager.registry.budget().await?;
     let mono = manager.clock.monotonic();
@@ -67,8 +72,37 @@ pub(crate) async fn refresh(manager: &Manager) -> Result<(), RegistryError> {
     world.budget = budget;
     let placed = instances.iter().filter_map(|i| placed(i, &world.services)).collect();
     world.placed = placed;
+    for instance in &spent {
+        world.reserved.remove(instance);
+    }
     world.expire(mono);
     Ok(())
+}
+
+/// Grants whose instance had its row and holds no room any more: it failed or ended between two
+/// steps. Without this a start that fails at once would keep its room until the grant's time is over.
+async fn spent_grants(
+    manager: &Manager,
+    instances: &[Instance],
+) -> Result<Vec<InstanceId>, RegistryError> {
+    let granted: Vec<InstanceId> = manager.world().reserved.keys().cloned().collect();
+    let rows: BTreeMap<&InstanceId, &Instance> = instances.iter().map(|i| (&i.id, i)).collect();
+    let (mut spent, mut asked) = (Vec::new(), 0);
+    for id in granted {
+        let over = match rows.get(&id) {
+            Some(row) => !row.state.holds_room(),
+            None if asked < LOOKED_UP_MAX => {
+                asked += 1;
+                let row = manager.registry.instance(&id).await?;
+                row.is_some_and(|row| !row.state.holds_room())
+            }
+            None => false,
+        };
+        if over {
+            spent.push(id);
+        }
+    }
+    Ok(spent)
 }
 
 /// Parses a declaration only when it changed.
