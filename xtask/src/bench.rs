@@ -15,12 +15,18 @@ two upstreams, kept-alive connections, on the same machine in the same run, turn
 generator are pinned to different cores. Both tell instances of the client in the same three
 headers: the same work. The result is also written to target/bench/.
 
-  cargo xtask bench [--no-install] [--seconds N] [--repetitions N] [--connections N] [--threads N]
+  cargo xtask bench [balancer] [--no-install] [--seconds N] [--repetitions N] [--connections N] [--threads N]
 
   --seconds N       length of one turn (8)
   --repetitions N   turns of each program (5)
   --connections N   connections of the generator (64)
   --threads N       threads of each proxy (1)
+
+  cargo xtask bench platform
+
+measures the binary as a whole: the first request to an empty service (median of 20, beside the
+process's own start), memory of `tally up` at rest, 2.2 times one instance's capacity until a third
+instance serves, and `kill -9` until a request is answered again.
 
 Let nothing else run meanwhile: a busy machine measures itself.";
 
@@ -45,25 +51,33 @@ pub fn main(args: &[String]) -> Result<ExitCode> {
         println!("{HELP}");
         return Ok(ExitCode::SUCCESS);
     }
+    match args.split_first() {
+        Some((word, rest)) if word == "platform" => platform(rest),
+        Some((word, rest)) if word == "balancer" => balancer(rest),
+        Some(_) | None => balancer(args),
+    }
+}
+
+/// Waking, memory at rest, scaling out, coming back: of the binary that users build.
+fn platform(args: &[String]) -> Result<ExitCode> {
+    if let Some(word) = args.first() {
+        bail!("`bench platform` takes no {word:?}");
+    }
+    build("release", &["-p", "tally", "-p", "bench", "--bin", "tally", "--bin", "platform"])?;
+    let mut measure = Command::new(root::target().join("release/platform"));
+    measure
+        .arg(root::target().join("release/tally"))
+        .arg(root::output("bench")?.join("platform.json"));
+    run(measure)
+}
+
+fn balancer(args: &[String]) -> Result<ExitCode> {
     let may_install = !args.iter().any(|arg| arg == "--no-install");
     let passed_on: Vec<&String> = args.iter().filter(|arg| *arg != "--no-install").collect();
     if let Some((_, why)) = apt::ensure(&NEEDS, may_install).first() {
         bail!("{why}");
     }
-    println!("building with the `dist` profile ...");
-    let mut build = process::cargo();
-    build.args(["build", "--profile", "dist", "--locked", "-p", "bench", "--bins"]);
-    let bounds = Bounds {
-        name: "build",
-        log: None,
-        deadline: BUILD_DEADLINE,
-        heartbeat: true,
-        interruptible: true,
-    };
-    let ran = process::run(build, &bounds, &mut |_| {})?;
-    if !ran.ok() {
-        bail!("the build failed:\n{}", ran.tail(60));
-    }
+    build("dist", &["-p", "bench", "--bins"])?;
     let program = |name: &str| process::find(name).unwrap_or_default();
     let peers = root::repo().join("tests/bench/peers");
     let mut measure = Command::new(root::target().join("dist/side-by-side"));
@@ -77,6 +91,28 @@ pub fn main(args: &[String]) -> Result<ExitCode> {
         .arg("--wrk")
         .arg(program("wrk"))
         .args(passed_on);
+    run(measure)
+}
+
+fn build(profile: &str, what: &[&str]) -> Result<()> {
+    println!("building with the `{profile}` profile ...");
+    let mut build = process::cargo();
+    build.args(["build", "--profile", profile, "--locked"]).args(what);
+    let bounds = Bounds {
+        name: "build",
+        log: None,
+        deadline: BUILD_DEADLINE,
+        heartbeat: true,
+        interruptible: true,
+    };
+    let ran = process::run(build, &bounds, &mut |_| {})?;
+    if !ran.ok() {
+        bail!("the build failed:\n{}", ran.tail(60));
+    }
+    Ok(())
+}
+
+fn run(measure: Command) -> Result<ExitCode> {
     let bounds = Bounds {
         name: "bench",
         log: None,
