@@ -45,18 +45,18 @@ impl Docker {
         if self.run(&["image", "inspect", IMAGE]).is_some() {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("the image's files");
         let root = folder.path().join("root");
         for sub in ["bin", "www", "tmp"] {
-            std::fs::create_dir_all(root.join(sub)).unwrap();
+            std::fs::create_dir_all(root.join(sub)).expect("the image's files");
         }
-        std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
-        std::os::unix::fs::symlink("busybox", root.join("bin/httpd")).unwrap();
-        std::fs::write(root.join("www/index.html"), WORDS).unwrap();
+        std::fs::copy(busybox, root.join("bin/busybox")).expect("the image's files");
+        std::os::unix::fs::symlink("busybox", root.join("bin/httpd")).expect("the image's files");
+        std::fs::write(root.join("www/index.html"), WORDS).expect("the image's files");
         let tar = folder.path().join("image.tar");
         let packed =
             Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status();
-        assert!(packed.unwrap().success());
+        assert!(packed.expect("tar").success());
         let imported = self.run(&["import", &tar.display().to_string(), IMAGE]);
         assert!(imported.is_some(), "docker import");
     }
