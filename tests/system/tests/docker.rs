@@ -97,7 +97,7 @@ async fn a_request_wakes_a_container_and_removing_the_service_removes_it() {
     assert_eq!(reply.body, WORDS);
     let ready = platform.ready(service, 1).await;
     let name = format!("tally-{}", ready[0].id);
-    assert_eq!(docker.containers_of(service), [name.clone()]);
+    assert_eq!(docker.containers_of(service), std::slice::from_ref(&name));
     let inspect = |format: &str| docker.run(&["inspect", "-f", format, &name]);
     let label = |label: &str| inspect(&format!("{{{{index .Config.Labels \"{label}\"}}}}"));
     assert_eq!(label("tally.instance").as_deref(), Some(ready[0].id.as_str()));
