@@ -214,7 +214,7 @@ pub async fn stop_nodes(registry: &Arc<dyn Registry>, machines: &Client) -> anyh
             let sent: Result<serde_json::Value, _> =
                 machines.json::<(), _>(http::Method::DELETE, &path, None, CALL).await;
             if let Err(error) = sent {
-                tracing::warn!(node.id = %node.id, %error, "the node is not stopped yet");
+                tracing::debug!(node.id = %node.id, %error, "the node is not stopped yet");
             }
         }
         if tokio::time::Instant::now() >= deadline {

@@ -138,9 +138,15 @@ async fn run_roles(
 ) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let work = shutdown.branch();
-    let sending = transmitter.then(|| start_transmitter(data, known, &clock, &work)).transpose()?;
+    // One page of metrics for the node: the executor's listener serves the transmitter's too.
+    let metrics = Metrics::new();
+    let start = || start_transmitter(data, known, &clock, metrics.clone(), &work);
+    let sending = transmitter.then(start).transpose()?;
     let ended = match listener {
-        Some(listener) => run_executor(data, known, listener, clock, shutdown.clone()).await,
+        Some(listener) => {
+            let clock = Arc::clone(&clock);
+            run_executor(data, known, listener, clock, metrics, shutdown.clone()).await
+        }
         None => {
             shutdown.started().await;
             Ok(())
@@ -157,6 +163,7 @@ fn start_transmitter(
     data: &Path,
     known: &Remembered,
     clock: &Arc<dyn Clock>,
+    metrics: Metrics,
     work: &Shutdown,
 ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let url = |text: &str| text.parse::<PeerUrl>().map_err(anyhow::Error::msg);
@@ -167,7 +174,7 @@ fn start_transmitter(
         data: data.to_owned(),
         stats: url(&known.answer.stats_url).context("the machine-manager's address")?,
         load: url(&known.answer.load_url).context("the load-receiver's address")?,
-        metrics: Metrics::new(),
+        metrics,
         readiness: Readiness::new(),
     };
     Ok(work.spawn(transmitter::run(transmitter::Config::default(), deps, work.clone())))
@@ -178,6 +185,7 @@ async fn run_executor(
     known: &Remembered,
     listener: Listener,
     clock: Arc<dyn Clock>,
+    metrics: Metrics,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let node = known.answer.node.clone();
@@ -200,7 +208,7 @@ async fn run_executor(
         listener,
         clock,
         shim: executor::ShimProgram { program, arguments: vec!["instance-shim".to_owned()] },
-        metrics: Metrics::new(),
+        metrics,
         readiness: Readiness::new(),
     };
     Box::pin(executor::run(config, deps, shutdown)).await.context("the executor")
