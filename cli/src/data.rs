@@ -1,5 +1,6 @@
 //! A data directory: its lock, its folders, and the board and registry that belong to it.
 
+use crate::processes::UsageError;
 use crate::settings::Settings;
 use anyhow::{Context, bail};
 use domain::Clock;
@@ -90,8 +91,11 @@ pub fn board(settings: &Settings, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<
     if settings.redis.is_empty() {
         return Ok(Arc::new(MemoryBoard::new(Arc::clone(clock))));
     }
-    let board = RedisBoard::connect(&settings.redis, Arc::clone(clock))
-        .with_context(|| format!("using the scoreboard at {}", settings.redis))?;
+    // Connecting is for later; only an address that is none fails here.
+    let board = RedisBoard::connect(&settings.redis, Arc::clone(clock)).map_err(|why| {
+        let why = chassis::telemetry::Chain(&why).to_string();
+        UsageError(format!("--redis {}: {why}; write it like redis://host:6379", settings.redis))
+    })?;
     Ok(Arc::new(board))
 }
 
@@ -106,7 +110,8 @@ pub fn registry(
 ) -> anyhow::Result<Arc<dyn Registry>> {
     let wanted = settings.registry.as_str();
     if wanted.starts_with("postgres") {
-        bail!("a registry on PostgreSQL is not built yet; use sqlite:PATH");
+        let detail = "a registry on PostgreSQL is not built yet; use --registry sqlite:PATH";
+        return Err(UsageError(detail.to_owned()).into());
     }
     let path = match wanted.strip_prefix("sqlite:").unwrap_or(wanted) {
         "" => root.join("registry.sqlite"),

@@ -128,8 +128,9 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
         settings.balancer = quiet.balancer;
         settings.load_receiver = quiet.load_receiver;
         settings.container_manager = quiet.container_manager;
-        let running = up::start(&settings, Pace::Normal).await?;
-        running.down().await?;
+        let mut running = up::start(&settings, Pace::Normal).await?;
+        let ready = running.ready().await;
+        running.down().await.and(ready)?;
     }
     eprintln!("everything of {} has ended", root.display());
     Ok(())

@@ -32,7 +32,7 @@ pub enum Role {
 /// Something on the command line cannot be: exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct UsageError(String);
+pub struct UsageError(pub String);
 
 impl Role {
     fn key(self) -> &'static str {

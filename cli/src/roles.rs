@@ -5,6 +5,7 @@ pub mod front;
 pub mod machines;
 pub mod receiver;
 
+use crate::processes::UsageError;
 use crate::settings::Settings;
 use crate::up::Pace;
 use chassis::{Identity, Listen};
@@ -37,7 +38,7 @@ pub struct Common {
 /// # Errors
 /// Naming the key.
 pub fn listen(key: &str, text: &str) -> anyhow::Result<Listen> {
-    text.parse().map_err(|why| anyhow::anyhow!("{key}: {why}"))
+    text.parse().map_err(|why| UsageError(format!("{key}: {why}")).into())
 }
 
 /// A role's name in its lease: the same after a restart, so that nobody waits for the old lease to

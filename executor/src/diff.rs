@@ -2,7 +2,7 @@
 
 use domain::InstanceId;
 use std::collections::BTreeMap;
-use wire::assignment::{AssignedInstance, Assignment};
+use wire::assignment::{AssignedInstance, AssignedRun, Assignment};
 
 /// What is to be done with an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,11 +43,23 @@ pub fn diff(known: &BTreeMap<InstanceId, Known>, assignment: &Assignment) -> Vec
     stops.chain(others).collect()
 }
 
+/// Begins the names of Tally's own variables. Where loads are reported may move with a restart of
+/// the managers; that alone is no reason to end an instance, which a new revision or
+/// `tally service restart` replaces in good order.
+const OWN_VARIABLES: &str = "TALLY_";
+
 /// Whether going from `old` to `new` needs another process or container. Everything else is
 /// changed while it runs.
 #[must_use]
 pub fn needs_new_start(old: &AssignedInstance, new: &AssignedInstance) -> bool {
-    old.engine != new.engine || old.run != new.run || old.service != new.service
+    let declared = |run: &AssignedRun| {
+        let mut run = run.clone();
+        run.env.retain(|name, _| !name.starts_with(OWN_VARIABLES));
+        run
+    };
+    old.engine != new.engine
+        || old.service != new.service
+        || declared(&old.run) != declared(&new.run)
 }
 
 #[cfg(test)]
@@ -87,6 +99,9 @@ mod tests {
         new.health.interval_ms = 1;
         new.drain_deadline_ms = 1;
         assert!(!needs_new_start(&old, &new));
+        let moved = "http://127.0.0.1:9/v1/load".to_owned();
+        new.run.env.insert("TALLY_LOAD_URL".to_owned(), moved);
+        assert!(!needs_new_start(&old, &new), "loads are reported elsewhere: no restart");
         new.run.command.push("x".to_owned());
         assert!(needs_new_start(&old, &new));
     }

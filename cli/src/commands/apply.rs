@@ -13,10 +13,8 @@ use std::time::Duration;
 use wire::manifest::{Format, MANIFEST_BYTES_MAX, Manifest, parse_text};
 use wire::quantity::Span;
 
-/// `tally apply`.
-#[derive(Debug, Clone, Args)]
-#[command(
-    long_about = "Declare services, node types and the budget, and wait until they stand.\n\n\
+/// What `tally apply --help` teaches.
+pub const HELP: &str = "Declare services, node types and the budget, and wait until they stand.\n\n\
     A file may hold several manifests (YAML documents divided by ---, a JSON array, or \
     [[manifest]] tables in TOML). Node types and the budget are declared before services. The \
     command waits until each service has its minimum of instances ready; a service with \
@@ -27,8 +25,10 @@ use wire::quantity::Span;
       tally apply -f shop.yaml --if-version 3   only if nobody changed it since version 3\n  \
       cat shop.yaml | tally apply -f - --timeout 5m\n\n\
     Exit codes: 0 done, 2 a manifest is wrong, 3 accepted but not ready in time, 4 another \
-    version, 5 the API does not answer."
-)]
+    version, 5 the API does not answer.";
+
+/// `tally apply`.
+#[derive(Debug, Clone, Args)]
 pub struct ApplyArgs {
     /// File of manifests (.yaml, .toml, .json), or - for the standard input; may be repeated.
     #[arg(short, long, value_name = "FILE", required = true)]

@@ -18,13 +18,15 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Longest line kept: an event is a few hundred bytes.
 const LINE_BYTES_MAX: usize = 256 << 10;
 
-/// `tally events`.
-#[derive(Debug, Clone, Args)]
-#[command(long_about = "Show events: every decision, state change and refusal, oldest first.\n\n\
+/// What `tally events --help` teaches.
+pub const HELP: &str = "Show events: every decision, state change and refusal, oldest first.\n\n\
     Examples:\n  \
       tally events                    what the API still remembers\n  \
       tally events --follow           and then what happens, until Ctrl-C\n  \
-      tally events --follow -o json   one JSON object a line")]
+      tally events --follow -o json   one JSON object a line";
+
+/// `tally events`.
+#[derive(Debug, Clone, Args)]
 pub struct EventsArgs {
     /// Go on until Ctrl-C; a broken stream is opened again where it broke.
     #[arg(short, long)]

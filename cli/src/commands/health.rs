@@ -53,17 +53,17 @@ impl Role {
     }
 }
 
-/// `tally health`.
-#[derive(Debug, Clone, Args)]
-#[command(
-    long_about = "Ask the parts whether they are ready (GET /readyz). Exit code 0: all that \
+/// What `tally health --help` teaches.
+pub const HELP: &str = "Ask the parts whether they are ready (GET /readyz). Exit code 0: all that \
     were asked are; 1: one is not, or does not answer.\n\n\
     Without a role, the parts of `tally up` are asked.\n\n\
     Examples:\n  \
       tally health\n  \
       tally health balancer\n  \
-      tally health machine-manager --url unix:tally-data/run/machine-manager.sock"
-)]
+      tally health machine-manager --url unix:tally-data/run/machine-manager.sock";
+
+/// `tally health`.
+#[derive(Debug, Clone, Args)]
 pub struct HealthArgs {
     /// Which part.
     #[arg(value_enum)]

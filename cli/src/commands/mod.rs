@@ -37,8 +37,10 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, Subcommand)]
 pub enum OperatorCommand {
     /// Declare services, node types and the budget, and wait until they stand.
+    #[command(long_about = apply::HELP)]
     Apply(apply::ApplyArgs),
     /// Show what a file of manifests would change, and why, without changing it.
+    #[command(long_about = plan::HELP)]
     Plan(plan::PlanArgs),
     /// Services: list, look at, hold at a number, wake, restart, remove.
     #[command(subcommand, visible_alias = "services")]
@@ -59,12 +61,16 @@ pub enum OperatorCommand {
     #[command(subcommand)]
     Explain(explain::ExplainCommand),
     /// Send one load report by hand.
+    #[command(long_about = report::HELP)]
     Report(report::ReportArgs),
     /// Watch services, nodes and money, every second.
+    #[command(long_about = top::HELP)]
     Top(top::TopArgs),
     /// Show events: decisions, state changes, refusals.
+    #[command(long_about = events::HELP)]
     Events(events::EventsArgs),
     /// Ask the parts whether they are ready: exit code 0 or 1.
+    #[command(long_about = health::HELP)]
     Health(health::HealthArgs),
     /// Show the version.
     Version,

@@ -13,17 +13,17 @@ use wire::operator::{PlanAnswer, PlannedChange};
 /// Exit code of `--exit-code` when something would change; 0 when nothing would.
 const CHANGES: u8 = 10;
 
-/// `tally plan`.
-#[derive(Debug, Clone, Args)]
-#[command(
-    long_about = "Show what a file of manifests would change, and why, without changing it.\n\n\
+/// What `tally plan --help` teaches.
+pub const HELP: &str = "Show what a file of manifests would change, and why, without changing it.\n\n\
     The server plans with the same code that would act, so the numbers are those that would \
     follow: instances, nodes, money.\n\n\
     Examples:\n  \
       tally plan -f shop.yaml\n  \
       tally plan -f shop.yaml --exit-code   exit code 0: no change; 10: changes\n  \
-      tally plan -f shop.yaml -o json"
-)]
+      tally plan -f shop.yaml -o json";
+
+/// `tally plan`.
+#[derive(Debug, Clone, Args)]
 pub struct PlanArgs {
     /// File of manifests (.yaml, .toml, .json), or - for the standard input; may be repeated.
     #[arg(short, long, value_name = "FILE", required = true)]

@@ -12,15 +12,15 @@ use wire::report::Report;
 /// Where the load-receiver is when nothing else is said.
 const LOAD_URL_DEFAULT: &str = "http://127.0.0.1:7402";
 
-/// `tally report`.
-#[derive(Debug, Clone, Args)]
-#[command(
-    long_about = "Send one load report by hand, as an instance sends it. 1.0 means fully used \
+/// What `tally report --help` teaches.
+pub const HELP: &str = "Send one load report by hand, as an instance sends it. 1.0 means fully used \
     by the instance's own measure.\n\n\
     Inside an instance, TALLY_LOAD_URL and TALLY_LOAD_TOKEN are set. Without a token only reports \
     from this host are taken.\n\n\
-    Example:\n  tally report shop shop-0123456789 0.42 --in-flight 3"
-)]
+    Example:\n  tally report shop shop-0123456789 0.42 --in-flight 3";
+
+/// `tally report`.
+#[derive(Debug, Clone, Args)]
 pub struct ReportArgs {
     /// Of which service.
     pub service: ServiceName,

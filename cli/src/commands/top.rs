@@ -13,11 +13,13 @@ const PICTURE_EVERY: Duration = Duration::from_secs(1);
 /// To the upper left corner, and clear from there.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
+/// What `tally top --help` teaches.
+pub const HELP: &str = "Watch services, nodes and money, every second, until Ctrl-C. When the \
+    output is no terminal, each service is a line per second; with -o json each second is one \
+    line of JSON.";
+
 /// `tally top`.
 #[derive(Debug, Clone, Args)]
-#[command(long_about = "Watch services, nodes and money, every second, until Ctrl-C. When the \
-    output is no terminal, each service is a line per second; with -o json each second is one \
-    line of JSON.")]
 pub struct TopArgs {
     /// End after this many pictures.
     #[arg(long, value_name = "N")]

@@ -78,8 +78,8 @@ pub(crate) async fn order(
         Err(refusal) => {
             let kind = match refusal.why {
                 Why::Cap => Kind::Cap,
-                Why::TypeMax => Kind::Conflict,
-                Why::Node => Kind::Unavailable,
+                // The state of things forbids it now: a guard, or as many as may be.
+                Why::TypeMax | Why::Node => Kind::Conflict,
                 Why::NoType | Why::Impossible => Kind::Invalid,
             };
             Err(ApiError::new(kind, refusal.detail).with_error("/type", refusal.why.as_str()))
