@@ -211,8 +211,9 @@ fn unclaimed(api: &Api, spec: &ServiceSpec) -> Result<(), ApiError> {
         let path = spec.route.paths.iter().find(|path| route.paths.contains(path));
         if let (Some(host), Some(path), domain::RouteMode::Http) = (host, path, route.mode) {
             let detail = format!("service {name} has {host}{path} already; choose another route");
-            return Err(ApiError::new(Kind::Conflict, detail.clone())
-                .with_error("/route/hosts", detail));
+            return Err(
+                ApiError::new(Kind::Conflict, detail.clone()).with_error("/route/hosts", detail)
+            );
         }
     }
     Ok(())
