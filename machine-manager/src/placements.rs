@@ -144,7 +144,7 @@ fn reservation(start: &Wanted, node: domain::NodeId) -> Placed {
     }
 }
 
-/// What the last plan said about a start, or that it will be planned for now.
+/// What the last plan said about a start, or that it will be planned at this moment.
 fn waiting(
     now: Timestamp,
     start: &Wanted,

@@ -84,7 +84,7 @@ pub fn check(file: &File) -> Vec<Finding> {
 fn foreign_folder(line: &str) -> Option<&'static str> {
     FOREIGN_FOLDERS.into_iter().find(|folder| {
         line.match_indices(&format!("/{folder}/")).any(|(at, _)| {
-            // `/srv/work/x` is another folder; a path of our own begins here.
+            // In the middle of a longer path it is another folder; a path of our own begins here.
             let before = line[..at].chars().next_back();
             before.is_none_or(|c| !(c.is_alphanumeric() || "._-}~/*".contains(c)))
         })
