@@ -1,20 +1,44 @@
-//! Loads in answers' headers (`endpoint-load-metrics`, ORCA): read cheaply, recorded in batches.
+//! Loads in answers' headers and trailers (ORCA): read cheaply, recorded in batches.
 
 use crate::view::Instance;
 use domain::{Load, LoadReport, LoadSource};
 use http::HeaderValue;
 use std::sync::atomic::Ordering::Relaxed;
+use wire::orca::{HEADER, OrcaReport};
 
-/// Longest header looked at.
-const HEADER_BYTES_MAX: usize = 2048;
 /// Tells a noted load of zero from none.
 const NOTED: u64 = 1 << 63;
+/// Bits of a load.
+const LOAD_BITS: u32 = 16;
+/// Bits of the requests in flight, one more than told; 0: not told. A million and more is a million.
+const IN_FLIGHT_BITS: u32 = 20;
+/// Bits of the requests a second in tenths, one more than told; 0: not told.
+const RPS_BITS: u32 = 27;
 
-/// Notes what an instance said of its load with an answer; the latest counts. What cannot be read
-/// is nothing.
+/// Notes what an instance said of its load in the header `endpoint-load-metrics`.
 pub fn note(instance: &Instance, header: &HeaderValue) {
-    let Some(load) = header.to_str().ok().and_then(read) else { return };
-    instance.header_load.store(NOTED | u64::from(load.ten_thousandths()), Relaxed);
+    note_named(instance, HEADER.as_bytes(), header.as_bytes());
+}
+
+/// Notes what an instance said of its load in a header or trailer of this name; the latest counts.
+/// What cannot be read, or says nothing of the load, is nothing.
+pub fn note_named(instance: &Instance, name: &[u8], value: &[u8]) {
+    let Ok(report) = OrcaReport::parse(name, value) else { return };
+    if let Some(load) = report.load() {
+        instance.header_load.store(pack(load, &report), Relaxed);
+    }
+}
+
+fn pack(load: Load, report: &OrcaReport) -> u64 {
+    let told = |value: Option<u64>, bits: u32| {
+        value.map_or(0, |value| value.saturating_add(1).min((1 << bits) - 1))
+    };
+    let in_flight = told(report.in_flight.map(u64::from), IN_FLIGHT_BITS);
+    let rps = told(report.rps_milli().map(|milli| milli / 100), RPS_BITS);
+    NOTED
+        | u64::from(load.ten_thousandths())
+        | in_flight << LOAD_BITS
+        | rps << (LOAD_BITS + IN_FLIGHT_BITS)
 }
 
 /// The noted load as a report, once.
@@ -23,77 +47,68 @@ pub fn take(instance: &Instance) -> Option<LoadReport> {
         return None;
     }
     let noted = instance.header_load.swap(0, Relaxed);
-    let ten_thousandths = u32::try_from(noted & !NOTED).ok()?;
+    let bits = |from: u32, count: u32| (noted >> from) & ((1 << count) - 1);
+    let load = u32::try_from(bits(0, LOAD_BITS)).ok()?;
+    let in_flight = bits(LOAD_BITS, IN_FLIGHT_BITS).checked_sub(1);
+    let rps_tenths = bits(LOAD_BITS + IN_FLIGHT_BITS, RPS_BITS).checked_sub(1);
     Some(LoadReport {
         instance: instance.id.clone(),
-        load: Load::from_ten_thousandths(ten_thousandths),
-        in_flight: None,
-        rps_milli: None,
+        load: Load::from_ten_thousandths(load),
+        in_flight: in_flight.and_then(|n| u32::try_from(n).ok()),
+        rps_milli: rps_tenths.map(|tenths| tenths * 100),
         eps_milli: None,
         seq: None,
         source: LoadSource::Header,
     })
 }
 
-/// The load in a header: `application_utilization`, else `cpu_utilization`, in the forms
-/// `TEXT a=1, b=2` and `JSON {...}`; the older `a:1` and a bare list are read as well.
-fn read(text: &str) -> Option<Load> {
-    if text.len() > HEADER_BYTES_MAX {
-        return None;
-    }
-    let text = text.trim();
-    let number = match text.strip_prefix("JSON ") {
-        Some(json) => {
-            let values: serde_json::Value = serde_json::from_str(json).ok()?;
-            let value = |name| values.get(name).and_then(serde_json::Value::as_f64);
-            value("application_utilization").or_else(|| value("cpu_utilization"))?
-        }
-        None => {
-            let list = text.strip_prefix("TEXT ").unwrap_or(text);
-            let value = |name: &str| {
-                list.split(',').find_map(|pair| {
-                    let (key, value) = pair.split_once(['=', ':'])?;
-                    (key.trim() == name).then(|| value.trim().parse::<f64>().ok())?
-                })
-            };
-            value("application_utilization").or_else(|| value("cpu_utilization"))?
-        }
-    };
-    Load::from_reported(number)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn loads_are_read_in_both_forms() {
-        for (text, expected) in [
-            ("TEXT cpu_utilization=0.3, mem_utilization=0.8", Some(3000)),
-            ("TEXT application_utilization=0.5,cpu_utilization=0.3", Some(5000)),
-            ("cpu_utilization:0.3", Some(3000)),
-            ("JSON {\"cpu_utilization\": 0.25, \"rps_fractional\": 3}", Some(2500)),
-            ("TEXT cpu_utilization=NaN", None),
-            ("TEXT cpu_utilization=-1", None),
-            ("JSON {", None),
-            ("BIN AAAA", None),
-            ("", None),
-        ] {
-            let load = read(text).map(Load::ten_thousandths);
-            assert_eq!(load, expected, "{text}");
-        }
+    fn said(value: &'static str) -> Option<(u16, Option<u32>, Option<u64>)> {
+        let id = "shop-0123456789".parse().unwrap();
+        let instance = Instance::new(id, "127.0.0.1:1".parse().unwrap(), 1);
+        note(&instance, &HeaderValue::from_static(value));
+        let taken = take(&instance).map(|report| {
+            assert_eq!(report.source, LoadSource::Header);
+            (report.load.ten_thousandths(), report.in_flight, report.rps_milli)
+        });
+        assert_eq!(take(&instance), None, "once");
+        taken
     }
 
     #[test]
     fn a_noted_load_is_reported_once() {
+        for (value, expected) in [
+            ("TEXT cpu_utilization=0", Some((0, None, None))),
+            ("TEXT cpu_utilization=4,named_metrics.in_flight=0", Some((40_000, Some(0), None))),
+            ("cpu_utilization:0.3,rps_fractional:0", Some((3000, None, Some(0)))),
+            (
+                "TEXT cpu_utilization=0.5,named_metrics.rif=12,rps_fractional=120.25",
+                Some((5000, Some(12), Some(120_200))),
+            ),
+            (
+                "TEXT cpu_utilization=0.5,named_metrics.rif=4e9,rps_fractional=1e300",
+                Some((5000, Some((1 << 20) - 2), Some(((1 << 27) - 2) * 100))),
+            ),
+            ("JSON {\"cpu_utilization\": 0.25}", Some((2500, None, None))),
+            ("BIN CQAAAAAAAOA/", Some((5000, None, None))),
+            ("TEXT cpu_utilization=NaN", None),
+            ("TEXT mem_utilization=0.5", None),
+            ("", None),
+        ] {
+            assert_eq!(said(value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_latest_readable_one_counts() {
         let id = "shop-0123456789".parse().unwrap();
         let instance = Instance::new(id, "127.0.0.1:1".parse().unwrap(), 1);
-        assert_eq!(take(&instance), None);
-        note(&instance, &HeaderValue::from_static("TEXT cpu_utilization=0"));
-        assert_eq!(
-            take(&instance).map(|r| (r.load, r.source)),
-            Some((Load::ZERO, LoadSource::Header))
-        );
-        assert_eq!(take(&instance), None);
+        note_named(&instance, b"endpoint-load-metrics", b"TEXT cpu_utilization=0.9");
+        note_named(&instance, b"Endpoint-Load-Metrics-Bin", b"CQAAAAAAAOA/");
+        note_named(&instance, b"endpoint-load-metrics", b"TEXT cpu_utilization=-1");
+        assert_eq!(take(&instance).map(|r| r.load.ten_thousandths()), Some(5000));
     }
 }

@@ -4,6 +4,7 @@
 //! (`TryFrom`, `ManifestError` with a JSON pointer). A recorded example of each message stands in
 //! `goldens/`, so that a change of the wire is seen as a change of a file.
 
+pub mod agent;
 pub mod assignment;
 #[cfg(test)]
 mod goldens;
@@ -12,6 +13,7 @@ pub mod manifest;
 pub mod node_file;
 pub mod operation;
 pub mod operator;
+pub mod orca;
 pub mod placement;
 pub mod problem;
 pub mod quantity;
