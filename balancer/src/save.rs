@@ -1,24 +1,25 @@
 //! The last view on disk: a balancer that starts while the board is away serves what it knew.
 
+mod first;
+
 use crate::Shared;
 use crate::control::SharedWorld;
 use crate::learn::World;
 use chassis::Shutdown;
-use domain::service::Hold;
-use domain::{
-    Bytes, Epoch, Generation, LoadSource, Revision, RouteEntry, RouteGen, RouteMode, RouteState,
-    RouteTable, ServiceFront,
-};
+use domain::{RouteTable, ServiceFront};
+use scoreboard::{codec, keys};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How often a changed view is written: a restart loses at most this much news.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// Version of the file; another one is not read.
-const VERSION: u32 = 1;
+/// Version of the file. The first one is read too; others are not.
+const VERSION: u32 = 2;
 
+/// The file: fronts and routes in the forms in which they stand on the board.
 #[derive(Serialize, Deserialize, PartialEq, Clone)]
 struct Saved {
     version: u32,
@@ -28,173 +29,105 @@ struct Saved {
 #[derive(Serialize, Deserialize, PartialEq, Clone)]
 struct SavedService {
     service: String,
-    hosts: Vec<String>,
-    paths: Vec<String>,
-    mode: String,
-    port: Option<u16>,
-    policy: String,
-    hold_requests: u32,
-    hold_bytes: u64,
-    hold_deadline_ms: u64,
-    concurrency: Option<u32>,
-    max_in_flight: u32,
-    slow_start_ms: u64,
-    source: Option<String>,
-    load_balanced: bool,
-    revision: u64,
-    startable: bool,
-    routes: Option<SavedRoutes>,
-}
-
-#[derive(Serialize, Deserialize, PartialEq, Clone)]
-struct SavedRoutes {
-    epoch: u64,
-    generation: u64,
-    entries: Vec<SavedEntry>,
-}
-
-#[derive(Serialize, Deserialize, PartialEq, Clone)]
-struct SavedEntry {
-    instance: String,
-    address: String,
-    draining: bool,
-    weight: u32,
-    max_in_flight: u32,
-    revision: u64,
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+    front: serde_json::Value,
+    /// As the board's hash of routes; absent while unknown.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    routes: BTreeMap<String, String>,
 }
 
 impl SavedService {
-    fn of(front: &ServiceFront, table: Option<&RouteTable>) -> SavedService {
-        SavedService {
-            service: front.service.as_str().to_owned(),
-            hosts: front.hosts.clone(),
-            paths: front.paths.clone(),
-            mode: front.mode.as_str().to_owned(),
-            port: front.port,
-            policy: front.policy.as_str().to_owned(),
-            hold_requests: front.hold.requests,
-            hold_bytes: front.hold.bytes.0,
-            hold_deadline_ms: millis(front.hold.deadline),
-            concurrency: front.concurrency,
-            max_in_flight: front.max_in_flight,
-            slow_start_ms: millis(front.slow_start),
-            source: front.source.map(|s| s.as_str().to_owned()),
-            load_balanced: front.load_balanced,
-            revision: front.revision.0,
-            startable: front.startable,
-            routes: table.map(|table| SavedRoutes {
-                epoch: table.generation.epoch.0,
-                generation: table.generation.generation.0,
-                entries: table.entries.iter().map(SavedEntry::of).collect(),
-            }),
+    /// `None` where a front has no form on the board, which does not happen.
+    fn of(front: &ServiceFront, table: Option<&RouteTable>) -> Option<SavedService> {
+        let mut routes = BTreeMap::new();
+        if let Some(table) = table {
+            let entries = table.entries.iter();
+            routes.extend(entries.map(|e| (e.instance.to_string(), codec::route(e))));
+            routes.insert(keys::ROUTES_GEN.to_owned(), table.generation.to_string());
         }
+        let front_text = codec::front(front).ok()?;
+        let text = serde_json::from_str(&front_text).ok()?;
+        Some(SavedService { service: front.service.to_string(), front: text, routes })
     }
 
-    fn front(&self) -> Option<ServiceFront> {
-        let modes = [RouteMode::Http, RouteMode::Tcp, RouteMode::Nat];
-        Some(ServiceFront {
-            service: self.service.parse().ok()?,
-            hosts: self.hosts.clone(),
-            paths: self.paths.clone(),
-            mode: modes.into_iter().find(|m| m.as_str() == self.mode)?,
-            port: self.port,
-            policy: self.policy.parse().ok()?,
-            hold: Hold {
-                requests: self.hold_requests,
-                bytes: Bytes(self.hold_bytes),
-                deadline: Duration::from_millis(self.hold_deadline_ms),
-            },
-            concurrency: self.concurrency,
-            max_in_flight: self.max_in_flight,
-            slow_start: Duration::from_millis(self.slow_start_ms),
-            source: self.source.as_deref().and_then(|s| s.parse::<LoadSource>().ok()),
-            load_balanced: self.load_balanced,
-            revision: Revision(self.revision),
-            startable: self.startable,
-        })
-    }
-
-    fn table(&self) -> Option<RouteTable> {
-        let routes = self.routes.as_ref()?;
-        let generation =
-            RouteGen { epoch: Epoch(routes.epoch), generation: Generation(routes.generation) };
-        let entries = routes.entries.iter().map(SavedEntry::entry).collect::<Option<_>>()?;
-        Some(RouteTable { generation, entries })
+    fn read(&self) -> Result<(ServiceFront, Option<RouteTable>), String> {
+        let service = self.service.parse().map_err(|e: domain::IdError| e.to_string())?;
+        let front = codec::read_front(&service, &self.front.to_string())?;
+        let fields: Vec<(String, String)> =
+            self.routes.iter().map(|(field, value)| (field.clone(), value.clone())).collect();
+        Ok((front, codec::read_routes(&fields)?))
     }
 }
 
-impl SavedEntry {
-    fn of(entry: &RouteEntry) -> SavedEntry {
-        SavedEntry {
-            instance: entry.instance.as_str().to_owned(),
-            address: entry.address.to_string(),
-            draining: entry.state == RouteState::Draining,
-            weight: entry.weight,
-            max_in_flight: entry.max_in_flight,
-            revision: entry.revision.0,
-        }
+/// What a file says; `Err` says what is wrong with it.
+fn read(bytes: &[u8]) -> Result<Vec<SavedService>, String> {
+    #[derive(Deserialize)]
+    struct Peek {
+        version: u32,
     }
-
-    fn entry(&self) -> Option<RouteEntry> {
-        Some(RouteEntry {
-            instance: self.instance.parse().ok()?,
-            address: self.address.parse().ok()?,
-            state: if self.draining { RouteState::Draining } else { RouteState::Ready },
-            weight: self.weight,
-            max_in_flight: self.max_in_flight,
-            revision: Revision(self.revision),
-        })
+    let bad = |e: serde_json::Error| e.to_string();
+    match serde_json::from_slice::<Peek>(bytes).map_err(bad)?.version {
+        VERSION => Ok(serde_json::from_slice::<Saved>(bytes).map_err(bad)?.services),
+        1 => first::read(bytes).map_err(bad),
+        other => Err(format!("its version {other} is unknown")),
     }
 }
 
-/// Fills a fresh world from disk; true when a view was found. A broken file is as none, and said.
+/// Fills a fresh world from disk; true when a view was found. A broken file is as none, and said;
+/// a broken service is as none, and the others are used.
 pub fn restore(path: &Path, shared: &Shared, world: &mut World) -> bool {
-    let saved = match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice::<Saved>(&bytes).ok().filter(|s| s.version == VERSION),
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return false,
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "the saved view cannot be read");
             return false;
         }
     };
-    let Some(saved) = saved else {
-        tracing::warn!(path = %path.display(), "the saved view is unreadable and not used");
-        return false;
+    let saved = match read(&bytes) {
+        Ok(saved) => saved,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), error, "the saved view is not used");
+            return false;
+        }
     };
     let now = shared.clock.monotonic();
-    for service in &saved.services {
-        let Some(front) = service.front() else { continue };
-        world.take_front(shared, &front, now);
-        if let Some(table) = service.table() {
-            world.take_routes(&front.service, &table, now);
+    let mut any = false;
+    for service in &saved {
+        match service.read() {
+            Ok((front, table)) => {
+                any = true;
+                world.take_front(shared, &front, now);
+                if let Some(table) = table {
+                    world.take_routes(&front.service, &table, now);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(service = service.service, error, "a saved service is not used");
+            }
         }
     }
     world.refresh(now);
-    !saved.services.is_empty()
+    any
 }
 
 /// Writes the view whenever it changed.
 pub async fn keep(path: PathBuf, world: SharedWorld, shutdown: Shutdown) {
-    let mut last: Option<Saved> = None;
+    let mut last: Option<Vec<(ServiceFront, Option<RouteTable>)>> = None;
     let mut ending = false;
     while !ending {
         tokio::select! {
             () = shutdown.started() => ending = true,
             () = tokio::time::sleep(SAVE_EVERY) => {}
         }
-        let services = world.lock().saved();
-        let services: Vec<_> =
-            services.iter().map(|(front, table)| SavedService::of(front, table.as_ref())).collect();
-        let saved = Saved { version: VERSION, services };
-        if saved.services.is_empty() || last.as_ref() == Some(&saved) {
+        let known = world.lock().saved();
+        if known.is_empty() || last.as_ref() == Some(&known) {
             continue;
         }
+        let services =
+            known.iter().filter_map(|(front, table)| SavedService::of(front, table.as_ref()));
+        let saved = Saved { version: VERSION, services: services.collect() };
         match write(&path, &saved).await {
-            Ok(()) => last = Some(saved),
+            Ok(()) => last = Some(known),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the view cannot be saved");
             }
@@ -215,4 +148,66 @@ async fn write(path: &Path, saved: &Saved) -> io::Result<()> {
     let file = tokio::fs::File::open(&fresh).await?;
     file.sync_all().await?;
     tokio::fs::rename(&fresh, path).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{front, shared};
+    use domain::{RouteEntry, RouteState};
+
+    #[test]
+    fn a_view_comes_back_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("view.json");
+        let entry = RouteEntry {
+            instance: "shop-0000000001".parse().unwrap(),
+            address: "[::1]:80".parse().unwrap(),
+            state: RouteState::Draining,
+            weight: 50,
+            max_in_flight: 7,
+            revision: domain::Revision(3),
+        };
+        let table = RouteTable { generation: "5.9".parse().unwrap(), entries: vec![entry] };
+        let mut known = front("shop");
+        known.health.path = Some("/up".to_owned());
+        let saved = |front, table| SavedService::of(front, table).unwrap();
+        let services = vec![saved(&known, Some(&table)), saved(&front("web"), None)];
+        let text = serde_json::to_vec(&Saved { version: VERSION, services }).unwrap();
+        std::fs::write(&path, text).unwrap();
+        let (shared, mut world) = (shared(), World::new(1));
+        assert!(restore(&path, &shared, &mut world));
+        assert_eq!(world.saved(), [(known, Some(table)), (front("web"), None)]);
+    }
+
+    #[test]
+    fn a_view_of_the_first_version_is_read() {
+        let text = br#"{"version":1,"services":[{"service":"shop","hosts":["a"],"paths":["/"],
+            "mode":"http","port":null,"policy":"p2c","hold_requests":5,"hold_bytes":6,
+            "hold_deadline_ms":7000,"concurrency":4,"max_in_flight":8,"slow_start_ms":9000,
+            "source":null,"load_balanced":true,"revision":2,"startable":true,
+            "routes":{"epoch":1,"generation":2,"entries":[{"instance":"shop-0000000001",
+            "address":"127.0.0.1:80","draining":false,"weight":100,"max_in_flight":8,
+            "revision":2}]}}]}"#;
+        let (front, table) = read(text).unwrap()[0].read().unwrap();
+        assert_eq!((front.policy, front.hold.requests), (domain::PolicyName::P2c, 5));
+        assert_eq!(front.hold.deadline, Duration::from_secs(7));
+        let table = table.unwrap();
+        assert_eq!(table.generation.to_string(), "1.2");
+        assert_eq!(table.entries[0].state, RouteState::Ready);
+    }
+
+    #[test]
+    fn what_is_broken_is_not_used() {
+        for bad in ["", "{}", r#"{"version":9}"#, r#"{"version":2}"#, r#"{"version":1}"#] {
+            assert!(read(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("view.json");
+        let text = r#"{"version":2,"services":[{"service":"shop","front":{"hosts":7}}]}"#;
+        std::fs::write(&path, text).unwrap();
+        let (shared, mut world) = (shared(), World::new(1));
+        assert!(!restore(&path, &shared, &mut world));
+        assert!(world.saved().is_empty());
+    }
 }

@@ -4,8 +4,7 @@ use crate::Shared;
 use crate::route::Table;
 use arc_swap::ArcSwap;
 use chassis::Nudge;
-use domain::service::Hold;
-use domain::{PolicyName, Revision, RouteMode, ServiceFront};
+use domain::{HashRule, Health, Hold, PolicyName, Revision, RouteMode, ServiceFront};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -19,7 +18,13 @@ pub fn front(name: &str) -> ServiceFront {
         mode: RouteMode::Http,
         port: None,
         policy: PolicyName::Feedback,
+        hash: HashRule::default(),
+        sticky: None,
+        probe: None,
+        body_max: None,
         hold: Hold::default(),
+        health: Health::default(),
+        agent: None,
         concurrency: None,
         max_in_flight: 100,
         slow_start: Duration::ZERO,

@@ -22,11 +22,12 @@ pub use id::{
     ServiceName,
 };
 pub use instance::{Instance, InstanceState, Tier};
-pub use load::{Demand, LoadReading, LoadReport, LoadSource};
+pub use load::{AgentCheck, Demand, LoadReading, LoadReport, LoadSource};
 pub use money::{Currency, Money, MoneyError, PricePerHour};
 pub use node::{Capacity, DrainOrder, Node, NodeGroupRule, NodeState, NodeType, Pool, PoolState};
 pub use route::{
-    Change, PolicyName, RouteEntry, RouteGen, RouteMode, RouteState, RouteTable, ServiceFront,
+    Change, HashBy, HashRule, PolicyName, Probe, RouteEntry, RouteGen, RouteMode, RouteState,
+    RouteTable, ServiceFront, Sticky,
 };
 pub use service::{
     Band, Engine, Health, Hibernate, Hold, Isolation, Lifecycle, LoadPolicy, Mount, Needs, Replace,

@@ -9,13 +9,18 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Who says how loaded an instance is. Greater outranks smaller under `source: auto`.
+/// Who says how loaded an instance is. Greater outranks smaller under `source: auto`: the
+/// instance's own word before an agent's on its host, and that before what is measured from
+/// outside. What an instance sends of itself comes as its load changes; an agent is asked every
+/// few seconds, and often speaks for the whole host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LoadSource {
     /// The balancers, from what they have in flight.
     Balancer,
     /// The transmitter, from the control group.
     Cgroup,
+    /// An agent on the instance's host, asked by the load-receiver.
+    Agent,
     /// The instance, in a response header.
     Header,
     /// The instance, by HTTP or datagram.
@@ -29,6 +34,7 @@ impl LoadSource {
         match self {
             LoadSource::Balancer => "balancer",
             LoadSource::Cgroup => "cgroup",
+            LoadSource::Agent => "agent",
             LoadSource::Header => "header",
             LoadSource::Pushed => "pushed",
         }
@@ -44,11 +50,20 @@ impl fmt::Display for LoadSource {
 impl FromStr for LoadSource {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Balancer, Self::Cgroup, Self::Header, Self::Pushed]
+        [Self::Balancer, Self::Cgroup, Self::Agent, Self::Header, Self::Pushed]
             .into_iter()
             .find(|s| s.as_str() == text)
-            .ok_or_else(|| "must be auto, pushed, header, cgroup or balancer".to_owned())
+            .ok_or_else(|| "must be auto, pushed, header, agent, cgroup or balancer".to_owned())
     }
+}
+
+/// An agent that answers with a load, one line a connection, as `HAProxy`'s agents do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentCheck {
+    /// Its port on the instance's host.
+    pub port: u16,
+    /// How often it is asked.
+    pub interval: Duration,
 }
 
 /// One admitted report. Rates in thousandths, so that no float is kept.

@@ -1,9 +1,10 @@
 //! Routes: what a balancer must know of a service and its instances.
 
 use crate::id::{InstanceId, Revision, ServiceName};
-use crate::load::LoadSource;
-use crate::service::Hold;
+use crate::load::{AgentCheck, LoadSource};
+use crate::service::{Health, Hold};
 use crate::time::{Epoch, Generation};
+use crate::units::{Bytes, Share};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -161,6 +162,91 @@ impl FromStr for PolicyName {
     }
 }
 
+/// What of a request decides where it goes under consistent hashing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HashBy {
+    /// The client's address, without its port.
+    #[default]
+    Source,
+    /// The value of a header of this name, lower case.
+    Header(String),
+    /// The value of a cookie of this name.
+    Cookie(String),
+    /// The request's path, without its query.
+    Path,
+    /// The host the request is for.
+    Host,
+}
+
+impl HashBy {
+    /// The kind as written in manifests; a header or cookie has a name besides.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            HashBy::Source => "source",
+            HashBy::Header(_) => "header",
+            HashBy::Cookie(_) => "cookie",
+            HashBy::Path => "path",
+            HashBy::Host => "host",
+        }
+    }
+
+    /// The name of the header or cookie.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            HashBy::Header(name) | HashBy::Cookie(name) => Some(name),
+            HashBy::Source | HashBy::Path | HashBy::Host => None,
+        }
+    }
+
+    /// The kind of that name; `None` when there is no such kind, or its name is missing or too
+    /// much.
+    #[must_use]
+    pub fn from_parts(by: &str, name: Option<String>) -> Option<HashBy> {
+        match (by, name) {
+            ("source", None) => Some(HashBy::Source),
+            ("path", None) => Some(HashBy::Path),
+            ("host", None) => Some(HashBy::Host),
+            ("header", Some(name)) => Some(HashBy::Header(name)),
+            ("cookie", Some(name)) => Some(HashBy::Cookie(name)),
+            _ => None,
+        }
+    }
+}
+
+/// Consistent hashing with bounded load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashRule {
+    /// What is hashed.
+    pub by: HashBy,
+    /// What an instance may have in flight against the mean; beyond it the next in order is taken.
+    pub balance: Share,
+}
+
+impl Default for HashRule {
+    fn default() -> HashRule {
+        // A quarter above the mean: little is moved, and no instance is flooded by a popular key.
+        HashRule { by: HashBy::Source, balance: Share::percent(125) }
+    }
+}
+
+/// Requests of one client stay at one instance while it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sticky {
+    /// The cookie that says which.
+    pub cookie: String,
+    /// How long the client keeps it; `None`: as long as its session.
+    pub max_age: Option<Duration>,
+}
+
+/// How the policy `prequal` asks instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// The HTTP path that answers with requests in flight and latency.
+    pub path: String,
+}
+
 /// What a balancer must know of a service itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceFront {
@@ -176,8 +262,20 @@ pub struct ServiceFront {
     pub port: Option<u16>,
     /// How an instance is picked.
     pub policy: PolicyName,
+    /// What is hashed, for policy `hash`.
+    pub hash: HashRule,
+    /// Whether clients stay at their instance.
+    pub sticky: Option<Sticky>,
+    /// How policy `prequal` asks instances; `None`: it judges by what the balancer sees.
+    pub probe: Option<Probe>,
+    /// Bytes of a request's body at most; `None`: any number.
+    pub body_max: Option<Bytes>,
     /// Bounds of what may wait.
     pub hold: Hold,
+    /// How an instance shows that it is well.
+    pub health: Health,
+    /// An agent on each instance's host that is asked for its load.
+    pub agent: Option<AgentCheck>,
     /// Declared requests at load 1.0.
     pub concurrency: Option<u32>,
     /// Per instance; more waits.

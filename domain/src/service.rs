@@ -1,8 +1,8 @@
 //! A service as its owner declared it, checked: everything in a [`ServiceSpec`] holds together.
 
 use crate::id::{NodeTypeName, OwnerName, ServiceName};
-use crate::load::LoadSource;
-use crate::route::{PolicyName, RouteMode};
+use crate::load::{AgentCheck, LoadSource};
+use crate::route::{HashRule, PolicyName, Probe, RouteMode, Sticky};
 use crate::units::{Bytes, MilliCpu, Resources, Share};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -130,6 +130,8 @@ pub enum Band {
 pub struct LoadPolicy {
     /// Whose word counts.
     pub source: Option<LoadSource>,
+    /// An agent on each instance's host that is asked for its load.
+    pub agent: Option<AgentCheck>,
     /// Requests one instance serves at load 1.0; `None` when the owner did not say.
     pub concurrency: Option<u32>,
     /// Per instance; more waits.
@@ -251,8 +253,22 @@ pub struct Route {
     pub port: Option<u16>,
     /// How an instance is picked.
     pub policy: PolicyName,
+    /// What is hashed, for policy `hash`.
+    pub hash: HashRule,
+    /// Whether clients stay at their instance.
+    pub sticky: Option<Sticky>,
+    /// How policy `prequal` asks instances.
+    pub probe: Option<Probe>,
+    /// Bytes of a request's body at most; `None`: any number.
+    pub body_max: Option<Bytes>,
     /// Bounds of what may wait.
     pub hold: Hold,
+}
+
+impl Route {
+    /// Bytes of a request's body at most, when nothing was declared. Bodies are passed on as they
+    /// come and cost no memory here; the bound is for the instance behind.
+    pub const BODY_MAX_DEFAULT: Bytes = Bytes(1 << 30);
 }
 
 /// How a ready instance shows that it is well. Default: the port accepts.

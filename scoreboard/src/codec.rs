@@ -1,6 +1,7 @@
 //! Text and JSON forms of what stands in Redis; strict and bounded on the way in, since another
 //! program may have written it.
 
+mod front;
 mod json;
 
 use domain::{
@@ -9,7 +10,8 @@ use domain::{
 };
 use std::str::FromStr;
 
-pub use json::{demand, front, read_demand, read_front};
+pub use front::{front, read_front};
+pub use json::{demand, read_demand};
 
 /// Longest route or report text read: an IPv6 address and a handful of numbers, several times over.
 pub const LINE_BYTES_MAX: usize = 512;

@@ -54,6 +54,7 @@ async fn fronts_stand_until_removed(subject: &dyn Subject) {
     wanted.source = Some(LoadSource::Header);
     wanted.port = Some(5432);
     wanted.startable = false;
+    wanted.health.path = Some("/up".to_owned());
     board.publish_front(&wanted).await.expect("written");
     subject.pass(Duration::from_secs(86_400)).await;
     let view = board.service(&wanted.service).await.expect("readable");

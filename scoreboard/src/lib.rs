@@ -1,7 +1,7 @@
 //! The scoreboard: routes, loads and demand, live and quick; losing it costs freshness, not truth.
 
 pub mod board;
-mod codec;
+pub mod codec;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
 pub mod keys;

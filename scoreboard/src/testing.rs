@@ -1,8 +1,9 @@
 //! What tests of the board need: clocks, values, and a Redis server of their own.
 
 use domain::{
-    Bytes, Clock, Hold, InstanceId, Load, LoadReport, LoadSource, Mono, PolicyName, Revision,
-    RouteEntry, RouteGen, RouteMode, RouteState, RouteTable, ServiceFront, ServiceName, Timestamp,
+    Bytes, Clock, HashRule, Health, Hold, InstanceId, Load, LoadReport, LoadSource, Mono,
+    PolicyName, Revision, RouteEntry, RouteGen, RouteMode, RouteState, RouteTable, ServiceFront,
+    ServiceName, Timestamp,
 };
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -94,7 +95,13 @@ pub fn front(name: &str) -> ServiceFront {
         mode: RouteMode::Http,
         port: None,
         policy: PolicyName::Feedback,
+        hash: HashRule::default(),
+        sticky: None,
+        probe: None,
+        body_max: None,
         hold: Hold { requests: 1000, bytes: Bytes(64 << 20), deadline: Duration::from_secs(30) },
+        health: Health::default(),
+        agent: None,
         concurrency: Some(10),
         max_in_flight: 100,
         slow_start: Duration::from_secs(10),

@@ -3,6 +3,7 @@
 mod budget;
 mod node_type;
 mod parse;
+mod route;
 mod service;
 mod service_spec;
 #[cfg(test)]
@@ -11,8 +12,10 @@ mod tests;
 pub use budget::BudgetManifest;
 pub use node_type::{NodeTypeManifest, PoolManifest};
 pub use parse::{Format, MANIFEST_BYTES_MAX, Manifest, ManifestError, from_value, parse_text};
+pub use route::{
+    BodyMax, HashManifest, HoldManifest, ProbeManifest, RouteManifest, StickyManifest,
+};
 pub use service::{
-    HealthManifest, HoldManifest, LifecycleManifest, LoadManifest, MountManifest, NeedsManifest,
-    ResourcesManifest, RolloutManifest, RouteManifest, RunManifest, ServiceManifest,
-    VerticalManifest,
+    AgentManifest, HealthManifest, LifecycleManifest, LoadManifest, MountManifest, NeedsManifest,
+    ResourcesManifest, RolloutManifest, RunManifest, ServiceManifest, VerticalManifest,
 };

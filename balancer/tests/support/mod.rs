@@ -4,10 +4,10 @@
 use async_trait::async_trait;
 use balancer::{Balancer, Config, Deps};
 use chassis::{Client, Listen, Shutdown, SystemClock};
-use domain::service::Hold;
 use domain::{
-    BalancerId, Demand, Epoch, Generation, InstanceId, LoadReport, PolicyName, Revision,
-    RouteEntry, RouteGen, RouteMode, RouteState, RouteTable, ServiceFront, ServiceName,
+    BalancerId, Demand, Epoch, Generation, HashRule, Health, Hold, InstanceId, LoadReport,
+    PolicyName, Revision, RouteEntry, RouteGen, RouteMode, RouteState, RouteTable, ServiceFront,
+    ServiceName,
 };
 use scoreboard::{Board, BoardError, BoardView, Changes, MemoryBoard, ServiceView};
 use std::collections::BTreeMap;
@@ -107,7 +107,13 @@ pub fn front(name: &str) -> ServiceFront {
         mode: RouteMode::Http,
         port: None,
         policy: PolicyName::Feedback,
+        hash: HashRule::default(),
+        sticky: None,
+        probe: None,
+        body_max: None,
         hold: Hold::default(),
+        health: Health::default(),
+        agent: None,
         concurrency: None,
         max_in_flight: 100,
         slow_start: Duration::ZERO,

@@ -1,10 +1,7 @@
-//! Fronts and demand as JSON.
+//! Demand as JSON, and the numbers that fronts share.
 
 use super::bounded;
-use domain::{
-    BalancerId, Bytes, Demand, Hold, InstanceId, PolicyName, Revision, RouteMode, ServiceFront,
-    ServiceName, Timestamp,
-};
+use domain::{BalancerId, Demand, InstanceId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,16 +11,14 @@ const SPAN_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Longest demand read: in-flight counts of [`ServiceSpec::INSTANCES_MAX`] instances with names of
 /// full length.
 pub const DEMAND_BYTES_MAX: usize = 1024 * 1024;
-/// Longest front read: a few hundred host names and paths.
-pub const FRONT_BYTES_MAX: usize = 64 * 1024;
 /// Milliseconds as a number with decimals; kept to the microsecond.
-fn ms(span: Duration) -> f64 {
+pub(super) fn ms(span: Duration) -> f64 {
     let micros = u32::try_from(span.as_micros() % 1_000_000_000).unwrap_or(0);
     let rest = u32::try_from(span.as_micros() / 1_000_000_000).unwrap_or(u32::MAX);
     f64::from(rest) * 1_000_000.0 + f64::from(micros) / 1000.0
 }
 
-fn read_ms(number: f64, what: &str) -> Result<Duration, String> {
+pub(super) fn read_ms(number: f64, what: &str) -> Result<Duration, String> {
     if number.is_finite() && (0.0..=SPAN_MAX.as_secs_f64() * 1000.0).contains(&number) {
         #[expect(
             clippy::cast_possible_truncation,
@@ -137,107 +132,11 @@ pub fn read_demand(
     Ok((balancer, demand, age))
 }
 
-#[derive(Serialize, Deserialize)]
-struct HoldText {
-    requests: u32,
-    bytes: u64,
-    deadline_ms: f64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct FrontText {
-    #[serde(default)]
-    hosts: Vec<String>,
-    #[serde(default)]
-    paths: Vec<String>,
-    mode: String,
-    #[serde(default)]
-    port: Option<u16>,
-    policy: String,
-    hold: HoldText,
-    #[serde(default)]
-    concurrency: Option<u32>,
-    max_in_flight: u32,
-    slow_start_ms: f64,
-    /// `None`: `auto`.
-    #[serde(default)]
-    source: Option<String>,
-    load_balanced: bool,
-    revision: u64,
-    startable: bool,
-}
-
-/// A front as JSON.
-///
-/// # Errors
-/// None in practice: the text has no form JSON could not say.
-pub fn front(front: &ServiceFront) -> Result<String, String> {
-    let text = FrontText {
-        hosts: front.hosts.clone(),
-        paths: front.paths.clone(),
-        mode: front.mode.as_str().to_owned(),
-        port: front.port,
-        policy: front.policy.as_str().to_owned(),
-        hold: HoldText {
-            requests: front.hold.requests,
-            bytes: front.hold.bytes.0,
-            deadline_ms: ms(front.hold.deadline),
-        },
-        concurrency: front.concurrency,
-        max_in_flight: front.max_in_flight,
-        slow_start_ms: ms(front.slow_start),
-        source: front.source.map(|source| source.as_str().to_owned()),
-        load_balanced: front.load_balanced,
-        revision: front.revision.0,
-        startable: front.startable,
-    };
-    serde_json::to_string(&text).map_err(|why| why.to_string())
-}
-
-/// Reads a front. Fields of a newer version are passed over.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn read_front(service: &ServiceName, text: &str) -> Result<ServiceFront, String> {
-    bounded(text, FRONT_BYTES_MAX)?;
-    let text: FrontText = serde_json::from_str(text).map_err(|why| why.to_string())?;
-    Ok(ServiceFront {
-        service: service.clone(),
-        hosts: text.hosts,
-        paths: text.paths,
-        mode: [RouteMode::Http, RouteMode::Tcp, RouteMode::Nat]
-            .into_iter()
-            .find(|mode| mode.as_str() == text.mode)
-            .ok_or_else(|| format!("mode cannot be {:?}", text.mode))?,
-        port: text.port,
-        policy: text.policy.parse::<PolicyName>()?,
-        hold: Hold {
-            requests: text.hold.requests,
-            bytes: Bytes(text.hold.bytes),
-            deadline: read_ms(text.hold.deadline_ms, "hold.deadline_ms")?,
-        },
-        concurrency: text.concurrency,
-        max_in_flight: text.max_in_flight,
-        slow_start: read_ms(text.slow_start_ms, "slow_start_ms")?,
-        source: match text.source.as_deref() {
-            None | Some("auto") => None,
-            Some(source) => Some(source.parse()?),
-        },
-        load_balanced: text.load_balanced,
-        revision: Revision(text.revision),
-        startable: text.startable,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{LoadSource, RouteGen};
+    use domain::RouteGen;
     use proptest::prelude::*;
-
-    fn shop() -> ServiceName {
-        "shop".parse().unwrap()
-    }
 
     proptest! {
         #[test]
@@ -273,40 +172,8 @@ mod tests {
         }
 
         #[test]
-        fn fronts_read_as_written(
-            hosts in proptest::collection::vec("[a-z.]{1,20}", 0..4),
-            port in proptest::option::of(any::<u16>()),
-            numbers in any::<(u32, u64, u32, u64)>(),
-            micros in proptest::array::uniform2(0u64..30_000_000_000),
-            flags in any::<(bool, bool, bool)>(),
-            policy in 0usize..9,
-        ) {
-            let wanted = ServiceFront {
-                service: shop(),
-                hosts,
-                paths: vec!["/".into()],
-                mode: RouteMode::Tcp,
-                port,
-                policy: PolicyName::ALL[policy],
-                hold: Hold {
-                    requests: numbers.0,
-                    bytes: Bytes(numbers.1),
-                    deadline: Duration::from_micros(micros[0]),
-                },
-                concurrency: port.map(u32::from),
-                max_in_flight: numbers.2,
-                slow_start: Duration::from_micros(micros[1]),
-                source: flags.0.then_some(LoadSource::Header),
-                load_balanced: flags.1,
-                revision: Revision(numbers.3),
-                startable: flags.2,
-            };
-            prop_assert_eq!(read_front(&shop(), &front(&wanted).unwrap()), Ok(wanted));
-        }
-
-        #[test]
         fn no_text_panics(text in "\\PC{0,200}", number in any::<f64>()) {
-            let _unused = (read_front(&shop(), &text), read_demand("b", &text, Timestamp(0)));
+            let _unused = read_demand("b", &text, Timestamp(0));
             let _unused = (read_ms(number, "x"), read_rate(number, "x"));
         }
     }
@@ -316,6 +183,5 @@ mod tests {
         for bad in [-1.0, f64::NAN, f64::INFINITY, 1e300] {
             assert!(read_ms(bad, "x").is_err() && read_rate(bad, "x").is_err(), "{bad}");
         }
-        assert!(read_front(&shop(), &" ".repeat(FRONT_BYTES_MAX + 1)).is_err());
     }
 }

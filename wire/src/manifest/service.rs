@@ -1,5 +1,6 @@
 //! The service manifest as written: every field of the contract, kept as given.
 
+use super::route::RouteManifest;
 use crate::quantity::{Cpu, Percent, Size, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -169,9 +170,12 @@ impl NeedsManifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a table of keys")]
 pub struct LoadManifest {
-    /// `auto` (default), `pushed`, `header`, `cgroup`, `balancer`.
+    /// `auto` (default), `pushed`, `header`, `agent`, `cgroup`, `balancer`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// An agent on each instance's host that is asked for its load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentManifest>,
     /// Requests one instance serves at load 1.0; scaling takes 10 where it is not said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
@@ -202,6 +206,17 @@ pub struct LoadManifest {
     /// `manual` (default) or `auto`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub band: Option<String>,
+}
+
+/// `load.agent`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table of keys")]
+pub struct AgentManifest {
+    /// Its port on the instance's host.
+    pub port: u16,
+    /// Default 2s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Time>,
 }
 
 /// `lifecycle`.
@@ -249,45 +264,6 @@ pub struct RolloutManifest {
 pub struct VerticalManifest {
     /// Greatest CPU limit.
     pub cpu_max: Cpu,
-}
-
-/// `route`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(deny_unknown_fields, default, expecting = "a table of keys")]
-pub struct RouteManifest {
-    /// Host names; default: the service's name and `NAME.localhost`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<String>,
-    /// Path prefixes; default `/`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub paths: Vec<String>,
-    /// `http` (default), `tcp`, `nat`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode: Option<String>,
-    /// Front port, for `tcp` and `nat`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// Default `feedback`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub policy: Option<String>,
-    /// Bounds of what may wait.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hold: Option<HoldManifest>,
-}
-
-/// `route.hold`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(deny_unknown_fields, default, expecting = "a table of keys")]
-pub struct HoldManifest {
-    /// Default 1000.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub requests: Option<u32>,
-    /// Default 64MiB.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<Size>,
-    /// Default 30s.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<Time>,
 }
 
 /// `health`.

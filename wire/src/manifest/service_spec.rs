@@ -1,15 +1,16 @@
 //! From a service manifest to a checked `ServiceSpec`: defaults are filled in, words become types.
 
 use super::parse::ManifestError;
+use super::route::route;
 use super::service::{
-    HealthManifest, HoldManifest, LifecycleManifest, LoadManifest, NeedsManifest, RolloutManifest,
-    RouteManifest, RunManifest, ServiceManifest,
+    AgentManifest, HealthManifest, LifecycleManifest, LoadManifest, NeedsManifest, RolloutManifest,
+    RunManifest, ServiceManifest,
 };
 use crate::quantity::{Q, Span};
 use domain::{
-    Band, Bytes, Health, Hibernate, Hold, Isolation, Lifecycle, LoadPolicy, LoadSource, MilliCpu,
-    Mount, Needs, Replace, Resources, Rollout, Route, RouteMode, Run, ServiceGroup, ServiceSpec,
-    Share, Vertical,
+    AgentCheck, Band, Bytes, Health, Hibernate, Isolation, Lifecycle, LoadPolicy, LoadSource,
+    MilliCpu, Mount, Needs, Replace, Resources, Rollout, Run, ServiceGroup, ServiceSpec, Share,
+    Vertical,
 };
 use std::time::Duration;
 
@@ -17,24 +18,26 @@ use std::time::Duration;
 const CPU_DEFAULT: MilliCpu = MilliCpu(250);
 const MEMORY_DEFAULT: Bytes = Bytes(128 << 20);
 /// Most arguments, variables, mounts, hosts or paths in one list.
-const LIST_MAX: usize = 256;
+pub(super) const LIST_MAX: usize = 256;
 /// Least distance of the thresholds: the target between them needs five points to either side, or
 /// constant demand would cycle.
 const BAND_MIN: Share = Share::percent(10);
 /// Shortest reporting period: a report more often costs more than it tells.
 const PERIOD_MIN: Duration = Duration::from_millis(100);
+/// How often an agent is asked, as `HAProxy` does by default: existing agents expect no more.
+const AGENT_INTERVAL: Duration = secs(2);
 /// Longest text of one argument or variable.
 const TEXT_BYTES_MAX: usize = 32 << 10;
 
-fn span(q: Option<Q<Span>>, default: Duration) -> Duration {
+pub(super) fn span(q: Option<Q<Span>>, default: Duration) -> Duration {
     q.map_or(default, |q| q.0.0)
 }
 
-const fn secs(n: u64) -> Duration {
+pub(super) const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-fn word<T: Copy>(
+pub(super) fn word<T: Copy>(
     pointer: &str,
     text: Option<&str>,
     known: &[(&str, T)],
@@ -118,7 +121,7 @@ impl TryFrom<&ServiceManifest> for ServiceSpec {
     }
 }
 
-fn bounded(pointer: &str, len: usize, max: usize) -> Result<(), ManifestError> {
+pub(super) fn bounded(pointer: &str, len: usize, max: usize) -> Result<(), ManifestError> {
     if len > max {
         return Err(ManifestError::at(pointer, format!("may have {max} entries at most")));
     }
@@ -262,8 +265,14 @@ fn load(m: Option<&LoadManifest>) -> Result<LoadPolicy, ManifestError> {
         &[("manual", Band::Manual), ("auto", Band::Auto)],
         Band::Manual,
     )?;
+    let agent = m.agent.as_ref().map(agent).transpose()?;
+    if source == Some(LoadSource::Agent) && agent.is_none() {
+        let detail = "source agent needs load.agent, with the agent's port";
+        return Err(ManifestError::at("/load/source", detail));
+    }
     Ok(LoadPolicy {
         source,
+        agent,
         concurrency: m.concurrency,
         max_in_flight: m.max_in_flight.unwrap_or(100),
         wait_limit: span(m.wait_limit, Duration::from_millis(500)),
@@ -275,6 +284,17 @@ fn load(m: Option<&LoadManifest>) -> Result<LoadPolicy, ManifestError> {
         window: span(m.window, secs(60)),
         band,
     })
+}
+
+fn agent(m: &AgentManifest) -> Result<AgentCheck, ManifestError> {
+    if m.port == 0 {
+        return Err(ManifestError::at("/load/agent/port", "must be 1 to 65535"));
+    }
+    let interval = span(m.interval, AGENT_INTERVAL);
+    if interval < PERIOD_MIN {
+        return Err(ManifestError::at("/load/agent/interval", "must be at least 100ms"));
+    }
+    Ok(AgentCheck { port: m.port, interval })
 }
 
 fn lifecycle(m: Option<&LifecycleManifest>, stop_first: bool) -> Result<Lifecycle, ManifestError> {
@@ -322,68 +342,14 @@ fn rollout(m: Option<&RolloutManifest>) -> Result<Rollout, ManifestError> {
     Ok(Rollout { surge: m.surge.unwrap_or(1), floor, bake: span(m.bake, secs(10)) })
 }
 
-fn route(m: Option<&RouteManifest>, name: &domain::ServiceName) -> Result<Route, ManifestError> {
-    let m = m.cloned().unwrap_or_default();
-    bounded("/route/hosts", m.hosts.len(), LIST_MAX)?;
-    bounded("/route/paths", m.paths.len(), LIST_MAX)?;
-    for (i, host) in m.hosts.iter().enumerate() {
-        let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '*');
-        if host.is_empty() || host.len() > 253 || !host.chars().all(right) {
-            let detail = "must be a host name, without scheme, port or path";
-            return Err(ManifestError::at(format!("/route/hosts/{i}"), detail));
-        }
-    }
-    for (i, path) in m.paths.iter().enumerate() {
-        if !path.starts_with('/') || path.len() > 1024 {
-            let detail = "must be a path prefix that starts with '/'";
-            return Err(ManifestError::at(format!("/route/paths/{i}"), detail));
-        }
-    }
-    let mode = word(
-        "/route/mode",
-        m.mode.as_deref(),
-        &[("http", RouteMode::Http), ("tcp", RouteMode::Tcp), ("nat", RouteMode::Nat)],
-        RouteMode::Http,
-    )?;
-    if mode != RouteMode::Http && m.port.is_none() {
-        return Err(ManifestError::at("/route/port", "modes tcp and nat need a front port"));
-    }
-    if m.port == Some(0) {
-        return Err(ManifestError::at("/route/port", "must be 1 to 65535"));
-    }
-    let policy = m.policy.as_deref().map_or(Ok(domain::PolicyName::default()), str::parse);
-    let hosts = if m.hosts.is_empty() {
-        // A service is reachable by its name from the first minute, without a declared host.
-        vec![name.to_string(), format!("{name}.localhost")]
-    } else {
-        m.hosts.iter().map(|h| h.to_ascii_lowercase()).collect()
-    };
-    Ok(Route {
-        hosts,
-        paths: if m.paths.is_empty() { vec!["/".to_owned()] } else { m.paths.clone() },
-        mode,
-        port: m.port,
-        policy: policy.map_err(|e| ManifestError::at("/route/policy", e))?,
-        hold: hold(m.hold.as_ref())?,
-    })
-}
-
-fn hold(m: Option<&HoldManifest>) -> Result<Hold, ManifestError> {
-    let (m, d) = (m.cloned().unwrap_or_default(), Hold::default());
-    let hold = Hold {
-        requests: m.requests.unwrap_or(d.requests),
-        bytes: m.bytes.map_or(d.bytes, |q| q.0),
-        deadline: span(m.deadline, d.deadline),
-    };
-    if hold.deadline > secs(3600) {
-        return Err(ManifestError::at("/route/hold/deadline", "must be at most 1h"));
-    }
-    Ok(hold)
+/// Whether a path can stand in the head of a request.
+pub(super) fn is_request_path(path: &str) -> bool {
+    path.starts_with('/') && path.len() <= 1024 && path.bytes().all(|b| b.is_ascii_graphic())
 }
 
 fn health(m: Option<&HealthManifest>) -> Result<Health, ManifestError> {
     let (m, d) = (m.cloned().unwrap_or_default(), Health::default());
-    if m.path.as_deref().is_some_and(|p| !p.starts_with('/') || p.contains([' ', '\r', '\n'])) {
+    if m.path.as_deref().is_some_and(|p| !is_request_path(p)) {
         return Err(ManifestError::at("/health/path", "must be a path that starts with '/'"));
     }
     Ok(Health {

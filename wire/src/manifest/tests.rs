@@ -3,8 +3,9 @@
 
 use super::{Format, Manifest, ManifestError, ServiceManifest, from_value, parse_text};
 use domain::{
-    Band, Budget, Bytes, Hibernate, Isolation, LoadPolicy, LoadSource, MilliCpu, Money, MonthlyCap,
-    PolicyName, PoolState, Replace, RouteMode, ServiceGroup, ServiceSpec, Share,
+    AgentCheck, Band, Budget, Bytes, HashBy, HashRule, Hibernate, Isolation, LoadPolicy,
+    LoadSource, MilliCpu, Money, MonthlyCap, PolicyName, PoolState, Replace, RouteMode,
+    ServiceGroup, ServiceSpec, Share, Sticky,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -56,6 +57,7 @@ fn the_example_gives_back_every_field() {
     assert!(!s.needs.dedicated);
     assert_eq!((s.priority, s.owner.as_ref().map(AsRef::as_ref)), (0, Some("team-a")));
     assert_eq!(s.load.source, None);
+    assert_eq!(s.load.agent, Some(AgentCheck { port: 9777, interval: secs(2) }));
     assert_eq!((s.load.concurrency, s.load.max_in_flight), (Some(10), 100));
     assert_eq!((s.load.wait_limit, s.load.period), (Duration::from_millis(500), secs(1)));
     assert_eq!((s.load.slow_start, s.load.window), (secs(10), secs(60)));
@@ -73,6 +75,9 @@ fn the_example_gives_back_every_field() {
     assert_eq!(s.route.policy, PolicyName::Feedback);
     assert_eq!((s.route.hold.requests, s.route.hold.bytes), (1000, Bytes(64 << 20)));
     assert_eq!(s.route.hold.deadline, secs(30));
+    let sticky = Sticky { cookie: "shop_instance".into(), max_age: Some(secs(3600)) };
+    assert_eq!((s.route.sticky, s.route.body_max), (Some(sticky), Some(Bytes(1 << 30))));
+    assert_eq!((s.route.hash, s.route.probe), (HashRule::default(), None));
     assert_eq!(s.health.path.as_deref(), Some("/up"));
     assert_eq!((s.health.interval, s.health.timeout, s.health.failures), (secs(2), secs(1), 3));
 
@@ -137,6 +142,24 @@ fn words_that_yaml_once_took_for_truth_values_stay_words() {
     assert_eq!(source, Some(LoadSource::Header));
 }
 
+#[test]
+fn what_is_hashed_probed_and_bounded_is_read() {
+    let route = |text: &str| service(&format!("{LEAST}route: {{{text}}}\n")).unwrap().route;
+    let by_header = route("policy: hash, hash: {by: header, name: X-User, balance: 150%}");
+    let by = HashBy::Header("x-user".into());
+    assert_eq!(by_header.hash, HashRule { by, balance: Share::percent(150) });
+    let by_cookie = route("policy: hash, hash: {by: cookie, name: Id}");
+    let by = HashBy::Cookie("Id".into());
+    assert_eq!(by_cookie.hash, HashRule { by, balance: Share::percent(125) });
+    assert_eq!(route("policy: hash").hash.by, HashBy::Source);
+    let probed = route("policy: prequal, probe: {path: /probe}");
+    assert_eq!(probed.probe.map(|probe| probe.path).as_deref(), Some("/probe"));
+    assert_eq!(route("body_max: none").body_max, None);
+    assert_eq!(route("body_max: 8MiB").body_max, Some(Bytes(8 << 20)));
+    assert_eq!(route("mode: http").body_max, Some(Bytes(1 << 30)));
+    assert_eq!(route("sticky: {cookie: id}").sticky.unwrap().max_age, None);
+}
+
 /// One wrong line, added to the least service: where the fault is said to be, and what is said.
 const FAULTS: &[(&str, &str, &str)] = &[
     ("load: {up: 40}", "/load/up", "write it like 70%"),
@@ -151,6 +174,10 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("load: {concurrency: 0}", "/load/concurrency", "at least 1"),
     ("load: {max_in_flight: 0}", "/load/max_in_flight", "at least 1"),
     ("load: {source: psychic}", "/load/source", "balancer"),
+    ("load: {source: agent}", "/load/source", "needs load.agent"),
+    ("load: {agent: {port: 0}}", "/load/agent/port", "1 to 65535"),
+    ("load: {agent: {}}", "/load/agent/port", "is missing"),
+    ("load: {agent: {port: 1, interval: 1ms}}", "/load/agent/interval", "at least 100ms"),
     ("load: {band: wide}", "/load/band", "manual, auto"),
     ("load: {upp: 70%}", "/load/upp", "did you mean `up`?"),
     ("resources: {memory: 64}", "/resources/memory", "write it like 64MiB"),
@@ -182,6 +209,27 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("route: {mode: tcp, port: 0}", "/route/port", "1 to 65535"),
     ("route: {mode: tcp, port: 70000}", "/route/port", "65535"),
     ("route: {policy: magic}", "/route/policy", "feedback"),
+    ("route: {hash: {by: host}}", "/route/hash", "only with policy: hash"),
+    ("route: {policy: hash, hash: {by: moon}}", "/route/hash/by", "source, header, cookie"),
+    ("route: {policy: hash, hash: {by: header}}", "/route/hash/name", "needs its name"),
+    ("route: {policy: hash, hash: {by: cookie, name: 'a b'}}", "/route/hash/name", "the name of"),
+    ("route: {policy: hash, hash: {by: path, name: x}}", "/route/hash/name", "only with"),
+    (
+        "route: {policy: hash, hash: {by: path, balance: 100%}}",
+        "/route/hash/balance",
+        "at least 101%",
+    ),
+    (
+        "route: {policy: hash, mode: tcp, port: 1, hash: {by: path}}",
+        "/route/hash/by",
+        "must be source",
+    ),
+    ("route: {sticky: {cookie: ''}}", "/route/sticky/cookie", "name of a cookie"),
+    ("route: {sticky: {cookie: a, max_age: 0s}}", "/route/sticky/max_age", "at least 1s"),
+    ("route: {mode: tcp, port: 1, sticky: {cookie: a}}", "/route/sticky", "needs mode http"),
+    ("route: {probe: {path: /x}}", "/route/probe", "only with policy: prequal"),
+    ("route: {policy: prequal, probe: {path: x}}", "/route/probe/path", "starts with '/'"),
+    ("route: {body_max: much}", "/route/body_max", "64MiB"),
     ("route: {hold: {deadline: 2h}}", "/route/hold/deadline", "at most 1h"),
     ("route: {hold: {bytes: 12}}", "/route/hold/bytes", "64MiB"),
     ("health: {path: up}", "/health/path", "starts with '/'"),

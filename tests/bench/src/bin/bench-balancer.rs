@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 use balancer::{Config, Deps};
 use chassis::Shutdown;
 use domain::{
-    BalancerId, Epoch, Generation, Hold, InstanceId, Load, LoadReport, LoadSource, PolicyName,
-    Revision, RouteEntry, RouteGen, RouteMode, RouteState, RouteTable, ServiceFront, ServiceName,
+    BalancerId, Epoch, Generation, HashRule, Health, Hold, InstanceId, Load, LoadReport,
+    LoadSource, PolicyName, Revision, RouteEntry, RouteGen, RouteMode, RouteState, RouteTable,
+    ServiceFront, ServiceName,
 };
 use scoreboard::{Board, MemoryBoard};
 
@@ -50,7 +51,13 @@ async fn publish(board: &MemoryBoard, upstreams: &[SocketAddr]) -> Result<Vec<In
         mode: RouteMode::Http,
         port: None,
         policy: PolicyName::Feedback,
+        hash: HashRule::default(),
+        sticky: None,
+        probe: None,
+        body_max: None,
         hold: Hold::default(),
+        health: Health::default(),
+        agent: None,
         concurrency: None,
         max_in_flight: MAX_IN_FLIGHT,
         slow_start: Duration::ZERO,
