@@ -3,6 +3,7 @@
 //! Floor 0: no runtime, no I/O. Everything here is right by type once it exists; text and numbers
 //! from outside become these types at the edge (`FromStr`, `TryFrom`, the conversions in `wire`).
 
+pub mod ability;
 pub mod budget;
 pub mod decision;
 pub mod id;
@@ -15,6 +16,7 @@ pub mod service;
 pub mod time;
 pub mod units;
 
+pub use ability::Ability;
 pub use budget::{Budget, LedgerEntry, LedgerKind, MonthlyCap};
 pub use decision::{Decision, Event, EventKind};
 pub use id::{

@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 use chassis::{Identity, Listen, Metrics, PeerUrl, Readiness, Shutdown, SystemClock};
 use domain::{
-    BalancerId, Clock, Demand, InstanceId, LoadReport, LoadSource, RouteGen, RouteTable,
+    Ability, BalancerId, Clock, Demand, InstanceId, LoadReport, LoadSource, RouteGen, RouteTable,
     ServiceFront, ServiceName,
 };
 use load_receiver::{Config, Deps, run};
@@ -70,6 +70,16 @@ impl Board for Board1 {
         &self,
     ) -> Result<BTreeMap<ServiceName, Vec<(BalancerId, Demand, Duration)>>, BoardError> {
         self.inner.demand().await
+    }
+    async fn write_ability(
+        &self,
+        balancer: &BalancerId,
+        ability: &Ability,
+    ) -> Result<(), BoardError> {
+        self.inner.write_ability(balancer, ability).await
+    }
+    async fn abilities(&self) -> Result<BTreeMap<BalancerId, Ability>, BoardError> {
+        self.inner.abilities().await
     }
     async fn service(&self, service: &ServiceName) -> Result<ServiceView, BoardError> {
         self.here("read")?;

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use domain::{
-    BalancerId, Change, Demand, LoadReading, LoadReport, RouteGen, RouteTable, ServiceFront,
-    ServiceName,
+    Ability, BalancerId, Change, Demand, LoadReading, LoadReport, RouteGen, RouteTable,
+    ServiceFront, ServiceName,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -135,6 +135,16 @@ pub trait Board: Send + Sync + 'static {
     async fn demand(
         &self,
     ) -> Result<BTreeMap<ServiceName, Vec<(BalancerId, Demand, Duration)>>, BoardError>;
+
+    /// Says what a balancer can do. Whoever wants to know reads it; no change is told.
+    async fn write_ability(
+        &self,
+        balancer: &BalancerId,
+        ability: &Ability,
+    ) -> Result<(), BoardError>;
+
+    /// What live balancers last said they can do: of those heard within [`BALANCER_LIVE`].
+    async fn abilities(&self) -> Result<BTreeMap<BalancerId, Ability>, BoardError>;
 
     /// One service's front, routes and loads.
     async fn service(&self, service: &ServiceName) -> Result<ServiceView, BoardError>;

@@ -1,6 +1,7 @@
 //! Text and JSON forms of what stands in Redis; strict and bounded on the way in, since another
 //! program may have written it.
 
+mod ability;
 mod front;
 mod json;
 
@@ -10,6 +11,7 @@ use domain::{
 };
 use std::str::FromStr;
 
+pub use ability::{ability, read_ability};
 pub use front::{front, read_front};
 pub use json::{demand, read_demand};
 

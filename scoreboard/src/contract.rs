@@ -3,7 +3,7 @@
 use crate::board::{BALANCER_LIVE, Board, HEARTBEAT_TTL, LOAD_TTL};
 use crate::testing::{PATIENCE, front, instance, report, routes, service};
 use async_trait::async_trait;
-use domain::{Change, Demand, LoadSource, Timestamp};
+use domain::{Ability, BalancerId, Change, Demand, LoadSource, Timestamp};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -32,6 +32,7 @@ pub async fn run(subject: &dyn Subject) {
     ended_instances_are_forgotten(subject.board()).await;
     services_without_balancer_have_loads_too(subject).await;
     demand_is_fresh_or_absent(subject).await;
+    abilities_are_those_of_live_balancers(subject).await;
     every_write_is_told(subject.board()).await;
     large_batches_are_recorded_whole(subject.board()).await;
 }
@@ -253,6 +254,27 @@ async fn demand_is_fresh_or_absent(subject: &dyn Subject) {
     subject.pass(HEARTBEAT_TTL).await;
     let seen = board.view().await.expect("readable").balancers;
     assert!(!seen.iter().any(|s| balancers.contains(&s.balancer)), "a dead balancer leaves");
+}
+
+async fn abilities_are_those_of_live_balancers(subject: &dyn Subject) {
+    let board = subject.board();
+    let [able, lame]: [BalancerId; 2] = ["able", "lame"].map(|name| name.parse().expect("a name"));
+    board.write_ability(&able, &Ability::default()).await.expect("written");
+    assert!(!board.abilities().await.expect("readable").contains_key(&able), "never heard");
+    board.write_demand(&able, &[]).await.expect("written");
+    board.write_demand(&lame, &[]).await.expect("written");
+    let lacks = Ability { nat_lacks: Some("a kernel".to_owned()), ..Ability::default() };
+    board.write_ability(&lame, &Ability::default()).await.expect("written");
+    board.write_ability(&lame, &lacks).await.expect("written");
+    board.write_ability(&able, &Ability::default()).await.expect("written");
+    let said = board.abilities().await.expect("readable");
+    assert_eq!((&said[&able], &said[&lame]), (&Ability::default(), &lacks));
+    subject.pass(BALANCER_LIVE).await;
+    board.write_demand(&lame, &[]).await.expect("written");
+    let said = board.abilities().await.expect("readable");
+    assert!(!said.contains_key(&able) && said.contains_key(&lame), "the silent one is left out");
+    subject.pass(HEARTBEAT_TTL).await;
+    assert!(!board.abilities().await.expect("readable").contains_key(&lame));
 }
 
 async fn every_write_is_told(board: &dyn Board) {

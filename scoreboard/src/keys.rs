@@ -10,6 +10,7 @@
 //! | `tally:{S}:demand` | hash | balancer -> JSON | [`DEMAND_EXPIRY`]; fields older than [`BALANCER_LIVE`] are ignored |
 //! | `tally:services` | hash | service -> JSON | none |
 //! | `tally:balancers` | sorted set | balancer -> heartbeat, ms of the server's time | members [`HEARTBEAT_TTL`] |
+//! | `tally:balancers:abilities` | hash | balancer -> JSON | dead balancers' fields leave when read |
 //! | `tally:changes` | channel | lines `front S`, `routes S`, `loads S`, `demand S` | - |
 //!
 //! `{S}` is the service's name in braces: a hash tag, so that its keys share a cluster slot.
@@ -30,6 +31,8 @@ pub const DEMAND_EXPIRY: Duration = Duration::from_secs(60);
 pub const SERVICES: &str = "tally:services";
 /// Sorted set of heartbeats.
 pub const BALANCERS: &str = "tally:balancers";
+/// Hash of what each balancer can do.
+pub const ABILITIES: &str = "tally:balancers:abilities";
 /// Channel of changes.
 pub const CHANGES: &str = "tally:changes";
 /// Field of a route hash that holds its version; no instance id has an underscore.

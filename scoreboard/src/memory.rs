@@ -6,8 +6,8 @@ use crate::board::{
 };
 use async_trait::async_trait;
 use domain::{
-    BalancerId, Change, Clock, Demand, InstanceId, LoadReading, LoadReport, Mono, RouteGen,
-    RouteTable, ServiceFront, ServiceName, Timestamp,
+    Ability, BalancerId, Change, Clock, Demand, InstanceId, LoadReading, LoadReport, Mono,
+    RouteGen, RouteTable, ServiceFront, ServiceName, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,6 +72,7 @@ impl Shelf {
 struct Shelves {
     services: BTreeMap<ServiceName, Shelf>,
     balancers: BTreeMap<BalancerId, Mono>,
+    abilities: BTreeMap<BalancerId, Ability>,
 }
 
 /// The board of `tally up` without Redis, and of tests and the simulator.
@@ -222,6 +223,25 @@ impl Board for MemoryBoard {
         let all = shelves.services.iter().filter(|(_, shelf)| shelf.front.is_some());
         let all = all.map(|(service, shelf)| (service.clone(), fresh(shelf)));
         Ok(all.filter(|(_, demand)| !demand.is_empty()).collect())
+    }
+
+    async fn write_ability(
+        &self,
+        balancer: &BalancerId,
+        ability: &Ability,
+    ) -> Result<(), BoardError> {
+        self.lock().abilities.insert(balancer.clone(), ability.clone());
+        Ok(())
+    }
+
+    async fn abilities(&self) -> Result<BTreeMap<BalancerId, Ability>, BoardError> {
+        let now = self.clock.monotonic();
+        let mut guard = self.lock();
+        let Shelves { balancers, abilities, .. } = &mut *guard;
+        let live =
+            |b: &BalancerId| balancers.get(b).is_some_and(|beat| now.since(*beat) < BALANCER_LIVE);
+        abilities.retain(|balancer, _| balancers.contains_key(balancer));
+        Ok(abilities.iter().filter(|(b, _)| live(b)).map(|(b, a)| (b.clone(), a.clone())).collect())
     }
 
     async fn service(&self, service: &ServiceName) -> Result<ServiceView, BoardError> {

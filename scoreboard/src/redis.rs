@@ -1,5 +1,6 @@
 //! The board on Redis or Valkey: a pipeline or a script for each call, ages by the server's clock.
 
+mod abilities;
 mod link;
 mod scripts;
 #[cfg(test)]
@@ -13,8 +14,8 @@ use crate::{codec, keys};
 use ::redis::{Pipeline, pipe};
 use async_trait::async_trait;
 use domain::{
-    BalancerId, Change, Clock, Demand, InstanceId, LoadReading, LoadReport, RouteGen, RouteTable,
-    ServiceFront, ServiceName, Timestamp,
+    Ability, BalancerId, Change, Clock, Demand, InstanceId, LoadReading, LoadReport, RouteGen,
+    RouteTable, ServiceFront, ServiceName, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -354,6 +355,18 @@ impl Board for RedisBoard {
             self.link.send::<()>(&dead, DOING, CALL_DEADLINE).await?;
         }
         Ok(all)
+    }
+
+    async fn write_ability(
+        &self,
+        balancer: &BalancerId,
+        ability: &Ability,
+    ) -> Result<(), BoardError> {
+        self.put_ability(balancer, ability).await
+    }
+
+    async fn abilities(&self) -> Result<BTreeMap<BalancerId, Ability>, BoardError> {
+        self.live_abilities().await
     }
 
     async fn service(&self, service: &ServiceName) -> Result<ServiceView, BoardError> {

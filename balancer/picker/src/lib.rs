@@ -5,6 +5,7 @@
 
 pub mod capacity;
 pub mod crowd;
+pub mod nat;
 pub mod outlier;
 pub mod pick;
 pub mod retry;

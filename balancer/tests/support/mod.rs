@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use balancer::{Balancer, Config, Deps};
 use chassis::{Client, Listen, Shutdown, SystemClock};
 use domain::{
-    BalancerId, Demand, Epoch, Generation, HashRule, Health, Hold, InstanceId, LoadReport,
+    Ability, BalancerId, Demand, Epoch, Generation, HashRule, Health, Hold, InstanceId, LoadReport,
     PolicyName, Revision, RouteEntry, RouteGen, RouteMode, RouteState, RouteTable, ServiceFront,
     ServiceName,
 };
@@ -82,6 +82,16 @@ impl Board for FlakyBoard {
         &self,
     ) -> Result<BTreeMap<ServiceName, Vec<(BalancerId, Demand, Duration)>>, BoardError> {
         self.there()?.demand().await
+    }
+    async fn write_ability(
+        &self,
+        balancer: &BalancerId,
+        ability: &Ability,
+    ) -> Result<(), BoardError> {
+        self.there()?.write_ability(balancer, ability).await
+    }
+    async fn abilities(&self) -> Result<BTreeMap<BalancerId, Ability>, BoardError> {
+        self.there()?.abilities().await
     }
     async fn service(&self, service: &ServiceName) -> Result<ServiceView, BoardError> {
         self.there()?.service(service).await
