@@ -33,6 +33,19 @@ pub struct Running {
     pub cgroups: CgroupPaths,
     /// What it runs without, in words.
     pub missing: Vec<String>,
+    /// Whether the engine runs a check of the instance's own ([`Engine::own_check`]).
+    pub checked: bool,
+}
+
+/// What an instance's own check says, as its engine knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnCheck {
+    /// It is well, or has no such check.
+    Well,
+    /// It is not, or not yet. In words.
+    Unwell(String),
+    /// The engine does not answer. In words.
+    Unknown(String),
 }
 
 /// Something that runs without having been started by this executor.
@@ -84,6 +97,11 @@ pub trait Engine: Send + Sync {
 
     /// Waits for the end of an instance. May be dropped and called again.
     async fn wait(&self, id: &InstanceId, running: &Running) -> Exit;
+
+    /// What the instance's own check says, where [`Running::checked`].
+    async fn own_check(&self, _id: &InstanceId) -> OwnCheck {
+        OwnCheck::Well
+    }
 
     /// Asks it to end.
     ///

@@ -1,8 +1,12 @@
 //! One run of an instance: probed until well and ever after, changed and paused as ordered.
+//!
+//! Our probe and the instance's own check (a container's HEALTHCHECK) both must be content. One that
+//! does not answer our probe is started anew; one whose own check fails gets no requests until it
+//! passes again, for as long as a start may take.
 
 use crate::core::Order;
 use crate::diff::needs_new_start;
-use crate::engine::Running;
+use crate::engine::{OwnCheck, Running};
 use crate::health;
 use crate::operations::Outcome;
 use crate::supervise::{End, Life, millis};
@@ -22,6 +26,20 @@ struct Watch {
     paused: bool,
     bad: u32,
     last_word: String,
+    checked: bool,
+    /// Was ready and is set aside by its own check; with how it ended before.
+    aside: Option<Option<String>>,
+}
+
+/// What one look at an instance found.
+enum Seen {
+    Well,
+    /// It did not answer our probe.
+    Silent(String),
+    /// Its own check is not content.
+    Unwell(String),
+    /// Its own check could not be read: what was, stays.
+    Unknown(String),
 }
 
 impl Life {
@@ -36,6 +54,8 @@ impl Life {
             paused: self.want_done == Want::Paused,
             bad: 0,
             last_word: "it was not probed".to_owned(),
+            checked: running.checked,
+            aside: None,
         };
         loop {
             // Orders given while nobody listened, such as before a restart, are heeded first.
@@ -45,13 +65,22 @@ impl Life {
             let Some(pause) = self.pause(&now) else {
                 self.stop(running).await;
                 let limit = self.instance.start_deadline_ms;
-                let why = format!("not well within {limit} ms of its start: {}", now.last_word);
+                let since = if now.aside.is_some() { "being set aside" } else { "its start" };
+                let why = format!("not well within {limit} ms of {since}: {}", now.last_word);
                 return End::Failed(why, false);
             };
             let declared = self.instance.health.clone();
             let probe = async {
                 tokio::time::sleep(pause).await;
-                health::probe(running.probe, &declared).await
+                match health::probe(running.probe, &declared).await {
+                    Ok(()) if !running.checked => Seen::Well,
+                    Ok(()) => match engine.own_check(&id).await {
+                        OwnCheck::Well => Seen::Well,
+                        OwnCheck::Unwell(why) => Seen::Unwell(why),
+                        OwnCheck::Unknown(why) => Seen::Unknown(why),
+                    },
+                    Err(why) => Seen::Silent(why),
+                }
             };
             let result = tokio::select! {
                 biased;
@@ -63,14 +92,21 @@ impl Life {
                 },
                 result = probe, if !now.paused => result,
             };
-            if let Err(why) = result {
-                now.bad += 1;
-                now.last_word = why;
-                if now.ready && now.bad >= self.instance.health.failures.max(1) {
-                    return self.unwell(running, now.last_word).await;
+            match result {
+                Seen::Well => self.well(&mut now),
+                Seen::Silent(why) => {
+                    now.bad += 1;
+                    now.last_word = why;
+                    if now.ready && now.bad >= self.instance.health.failures.max(1) {
+                        return self.unwell(running, now.last_word).await;
+                    }
                 }
-            } else {
-                self.well(&mut now);
+                Seen::Unwell(why) if now.ready => self.set_aside(&mut now, why),
+                // Docker itself counts failures in a row; ours are those of our probe.
+                Seen::Unwell(why) | Seen::Unknown(why) => {
+                    now.bad = if now.ready { 0 } else { now.bad.saturating_add(1) };
+                    now.last_word = why;
+                }
             }
         }
     }
@@ -83,7 +119,10 @@ impl Life {
         let since = self.core.clock.monotonic().since(now.began);
         let left = Duration::from_millis(self.instance.start_deadline_ms).checked_sub(since)?;
         // The first probe of a start comes at once.
-        Some(if now.bad == 0 { Duration::ZERO } else { health::start_pause(since).min(left) })
+        let pause =
+            if now.bad == 0 { Duration::ZERO } else { health::start_pause(since).min(left) };
+        // The engine is asked with each probe, and its checks are seconds apart.
+        Some(if now.checked && now.bad > 0 { pause.max(health::INTERVAL_MIN) } else { pause })
     }
 
     fn well(&mut self, now: &mut Watch) {
@@ -92,15 +131,32 @@ impl Life {
             return;
         }
         now.ready = true;
-        let took = self.core.clock.monotonic().since(now.began);
-        let took = took + Duration::from_millis(self.spawn_ms.unwrap_or(0));
-        self.ready_ms = Some(millis(took));
-        self.core.metrics.became_ready(took);
+        if let Some(exit) = now.aside.take() {
+            self.exit = exit;
+        } else {
+            let took = self.core.clock.monotonic().since(now.began);
+            let took = took + Duration::from_millis(self.spawn_ms.unwrap_or(0));
+            self.ready_ms = Some(millis(took));
+            self.core.metrics.became_ready(took);
+        }
         self.was_ready = true;
         // Told before it is written: who waits for it waits for nothing else.
         self.tell(RunState::Ready);
         if let Err(error) = self.keep_record(true, None) {
             tracing::warn!(instance.id = %self.id, %error, "readiness is not on disk");
+        }
+    }
+
+    /// Its own check fails: no requests until it passes, and no longer than a start may take.
+    fn set_aside(&mut self, now: &mut Watch, why: String) {
+        tracing::info!(instance.id = %self.id, %why, "an instance is set aside by its own check");
+        now.aside = Some(self.exit.replace(format!("unwell: {why}")));
+        (now.ready, now.bad, now.last_word) = (false, 1, why);
+        now.began = self.core.clock.monotonic();
+        self.was_ready = false;
+        self.tell(RunState::Unwell);
+        if let Err(error) = self.keep_record(false, None) {
+            tracing::warn!(instance.id = %self.id, %error, "its state is not on disk");
         }
     }
 

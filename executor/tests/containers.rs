@@ -11,6 +11,9 @@ use support::{Node, eventually, get, service};
 use wire::assignment::{AssignedInstance, EngineKind, RunState, Want};
 use wire::operation::{Logs, Verb};
 
+/// The same with a HEALTHCHECK that wants a file.
+const CHECKED_IMAGE: &str = "tally-executor-test:checked";
+
 /// A daemon and an image of a small web server, made from this host's static busybox.
 struct Docker {
     host: String,
@@ -46,7 +49,7 @@ impl Docker {
     }
 
     fn make_image(&self, busybox: &Path) {
-        if self.run(&["image", "inspect", &self.image]).is_some() {
+        if self.run(&["image", "inspect", CHECKED_IMAGE]).is_some() {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -55,7 +58,7 @@ impl Docker {
             std::fs::create_dir_all(root.join(sub)).unwrap();
         }
         std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
-        for name in ["sh", "httpd", "kill", "echo", "touch", "sleep", "env"] {
+        for name in ["sh", "httpd", "kill", "echo", "touch", "sleep", "env", "cat", "rm"] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
         }
         std::fs::write(root.join("www/up"), "well\n").unwrap();
@@ -63,6 +66,10 @@ impl Docker {
         let made = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status();
         assert!(made.unwrap().success());
         assert!(self.run(&["import", tar.to_str().unwrap(), &self.image]).is_some());
+        let check = "HEALTHCHECK --interval=100ms --timeout=5s --retries=1 \
+                     CMD cat /tmp/well || { echo no database; exit 1; }";
+        let import = ["import", "--change", check, tar.to_str().unwrap(), CHECKED_IMAGE];
+        assert!(self.run(&import).is_some());
     }
 
     async fn node(&self) -> Node {
@@ -163,6 +170,44 @@ async fn a_crashed_container_comes_back_and_a_stop_command_runs_inside() {
     let stop = done.iter().find(|o| o.verb == Verb::StopCommand).unwrap();
     assert_eq!((stop.ok, stop.exit_status), (false, Some(4)));
     assert_eq!(stop.output, format!("stopping {}\n", instance.id));
+    node.down().await;
+}
+
+#[tokio::test]
+async fn a_healthcheck_adds_to_our_probe() {
+    let Some(docker) = Docker::find("a_healthcheck_adds_to_our_probe") else { return };
+    let node = docker.node().await;
+    let mut instance = docker.server();
+    instance.run.image = Some(CHECKED_IMAGE.to_owned());
+    node.assign(std::slice::from_ref(&instance)).await;
+    let container = format!("tally-{}", instance.id);
+    let health = || docker.run(&["inspect", "-f", "{{.State.Health.Status}}", &container]);
+    let says = |word: &'static str| async move { health().as_deref() == Some(word) };
+    // Our probe is content long before; its own check is not.
+    eventually("its check fails", || says("unhealthy")).await;
+    assert_eq!(node.seen(&instance.id).await.unwrap().state, RunState::Starting);
+    docker.run(&["exec", &container, "/bin/touch", "/tmp/well"]).unwrap();
+    let ready = node.until(&instance.id, RunState::Ready).await;
+    assert_eq!((ready.exit.as_deref(), ready.restarts), (None, 0));
+
+    docker.run(&["exec", &container, "/bin/rm", "/tmp/well"]).unwrap();
+    let unwell = node.until(&instance.id, RunState::Unwell).await;
+    let why = unwell.exit.unwrap();
+    assert!(
+        why.starts_with("unwell: its HEALTHCHECK fails") && why.contains("no database"),
+        "{why}"
+    );
+    docker.run(&["exec", &container, "/bin/touch", "/tmp/well"]).unwrap();
+    let again = node.until(&instance.id, RunState::Ready).await;
+    assert_eq!((again.exit, again.restarts, again.ready_ms), (None, 0, ready.ready_ms));
+
+    // One that does not become well again in time is started anew.
+    instance.start_deadline_ms = 500;
+    node.assign(std::slice::from_ref(&instance)).await;
+    docker.run(&["exec", &container, "/bin/rm", "/tmp/well"]).unwrap();
+    let restarted = node.until_seen(&instance.id, "restarted", |s| s.restarts == 1).await;
+    let why = restarted.exit.unwrap();
+    assert!(why.contains("not well within 500 ms of being set aside"), "{why}");
     node.down().await;
 }
 

@@ -1,9 +1,10 @@
 //! The engine for containers: a Docker daemon, or Podman's compatible interface.
 
 use super::command::Tail;
+use super::docker_health;
 use super::docker_spec::{self, LABEL_INSTANCE, LABEL_NODE, Place};
 
-use crate::engine::{CommandEnd, Engine, Exit, Found, Running, Start, fill};
+use crate::engine::{CommandEnd, Engine, Exit, Found, OwnCheck, Running, Start, fill};
 use crate::error::EngineError;
 use crate::layout::Layout;
 use async_trait::async_trait;
@@ -104,7 +105,8 @@ impl DockerEngine {
         };
         let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))
             .map_or_else(|_| CgroupPaths::default(), |text| self.layout.paths_of(&text));
-        Some(Running { pid, start_time: 0, probe, cgroups, missing: Vec::new() })
+        let checked = docker_health::is_checked(state);
+        Some(Running { pid, start_time: 0, probe, cgroups, missing: Vec::new(), checked })
     }
 
     async fn create(&self, docker: &Docker, start: &Start<'_>) -> Result<(), EngineError> {
@@ -260,6 +262,16 @@ impl Engine for DockerEngine {
                 }
             }
             tokio::time::sleep(AWAY_PAUSE).await;
+        }
+    }
+
+    async fn own_check(&self, id: &InstanceId) -> OwnCheck {
+        let seen = async { self.inspect(&self.client().await?, id).await };
+        match seen.await {
+            Ok(Some(seen)) => seen.state.as_ref().map_or(OwnCheck::Well, docker_health::says),
+            // Its end is told by whoever waits for it.
+            Ok(None) => OwnCheck::Unknown("its container was removed".to_owned()),
+            Err(error) => OwnCheck::Unknown(error.text),
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod docker;
+pub mod docker_health;
 pub mod docker_spec;
 pub mod process;
 

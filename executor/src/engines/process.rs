@@ -69,6 +69,7 @@ impl ProcessEngine {
             probe: SocketAddr::new(self.address, port),
             cgroups: self.cgroups.paths(id),
             missing,
+            checked: false,
         }
     }
 
