@@ -83,27 +83,19 @@ fn milliseconds(text: &str) -> Option<f64> {
         .or_else(|| Some(number("s")? * 1000.0))
 }
 
-/// The kernel counts processor time in hundredths of a second towards programs (`USER_HZ`).
-const TICK_MICROS: u64 = 10_000;
-
-/// Processor time of a process since its start, all threads, microseconds: `utime + stime` of
-/// `/proc/PID/stat`.
-///
-/// # Errors
-/// When the process is gone.
-pub fn cpu_micros(pid: u32) -> Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .with_context(|| format!("process {pid} is gone"))?;
-    cpu_of_stat(&stat).with_context(|| format!("/proc/{pid}/stat reads oddly: {stat}"))
+impl Figure {
+    /// As it stands in a result.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({"median": self.median, "min": self.min, "max": self.max})
+    }
 }
 
-fn cpu_of_stat(stat: &str) -> Option<u64> {
-    // The name in parentheses may hold blanks; utime and stime are the 12th and 13th after it.
-    let after = stat.rsplit_once(')')?.1;
-    let mut fields = after.split_whitespace().skip(11);
-    let utime: u64 = fields.next()?.parse().ok()?;
-    let stime: u64 = fields.next()?.parse().ok()?;
-    Some((utime + stime) * TICK_MICROS)
+/// The quotient of two counts.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a run's counts are far below 2^53")]
+pub fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 #[cfg(test)]
@@ -133,12 +125,5 @@ mod tests {
         );
         assert_eq!(Load::of_wrk(&bad).unwrap().errors, 13);
         assert!(Load::of_wrk("unable to connect").is_err());
-    }
-
-    #[test]
-    fn processor_time_is_read_past_odd_names() {
-        let stat = "12 (a ) b) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 1";
-        assert_eq!(cpu_of_stat(stat), Some(2_000_000));
-        assert!(cpu_micros(std::process::id()).is_ok());
     }
 }

@@ -1,4 +1,12 @@
 //! Side-by-side measurements of Tally and its best peers: what the programs of this package share.
 
+pub mod answer;
+pub mod args;
+pub mod bars;
 pub mod figures;
+pub mod machine;
+pub mod openloop;
 pub mod peer;
+pub mod proxies;
+pub mod side;
+pub mod template;

@@ -50,8 +50,11 @@ pub fn check(repo: &Path, files: &[File]) -> Result<Vec<Finding>> {
         .find(|file| file.path == Path::new("Cargo.toml"))
         .context("the root has no Cargo.toml")?;
     let root: Table = root.text.parse().context("Cargo.toml is not TOML")?;
-    found.extend(membership(&floors::members(&root), files));
-    found.extend(files.iter().flat_map(manifest));
+    let excluded = excluded(&root);
+    let apart = |file: &&File| !excluded.iter().any(|folder| file.path.starts_with(folder));
+    let ours: Vec<&File> = files.iter().filter(apart).collect();
+    found.extend(membership(&floors::members(&root), &ours));
+    found.extend(ours.iter().flat_map(|file| manifest(file)));
     found.extend(decisions(files));
     Ok(found)
 }
@@ -62,9 +65,16 @@ fn executable(repo: &Path, path: &str) -> Option<Finding> {
     (mode & 0o111 == 0).then(|| Finding::new(path, 0, "is not executable; chmod +x it"))
 }
 
+/// Folders that the root names as workspaces of their own: what is only measured against.
+fn excluded(root: &Table) -> Vec<String> {
+    let folders = root.get("workspace").and_then(|w| w.get("exclude")?.as_array());
+    let names = folders.into_iter().flatten().filter_map(Value::as_str);
+    names.map(str::to_owned).collect()
+}
+
 /// A package folder that is no member is never built, linted or tested.
-fn membership(members: &[String], files: &[File]) -> Vec<Finding> {
-    let missing = |file: &&File| {
+fn membership(members: &[String], files: &[&File]) -> Vec<Finding> {
+    let missing = |file: &&&File| {
         let folder = file.path.parent().unwrap_or(Path::new(""));
         file.path.ends_with("Cargo.toml")
             && folder != Path::new("")
@@ -156,9 +166,17 @@ mod tests {
     #[test]
     fn a_package_outside_the_workspace_is_found() {
         let files = [file("Cargo.toml", ""), file("a/Cargo.toml", ""), file("b/Cargo.toml", "")];
+        let files: Vec<&File> = files.iter().collect();
         let found = membership(&["a".to_owned()], &files);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].path, Path::new("b/Cargo.toml"));
+    }
+
+    #[test]
+    fn folders_outside_the_workspace_are_those_the_root_names() {
+        let root: Table = "[workspace]\nexclude = [\"tests/peer\"]".parse().unwrap();
+        assert_eq!(excluded(&root), ["tests/peer"]);
+        assert!(excluded(&Table::new()).is_empty());
     }
 
     #[test]

@@ -131,6 +131,8 @@ fn read_tree(repo: &Path) -> Result<Vec<File>> {
             let kind = entry.file_type()?;
             if kind.is_dir() && !SKIPPED_DIRS.contains(&name.as_str()) {
                 folders.push(entry.path());
+            } else if name == ".git" {
+                // In a second work tree it is a file, which names folders of this machine.
             } else if kind.is_file() && entry.metadata()?.len() <= TEXT_BYTES_MAX {
                 // What is not UTF-8 is not text.
                 if let Ok(text) = std::fs::read_to_string(entry.path()) {

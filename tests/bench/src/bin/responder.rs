@@ -1,38 +1,53 @@
-//! The upstream of the measurements: answers every HTTP/1.1 request at once, and keeps connections.
+//! The instances of the measurements that burn nothing: they answer every HTTP/1.1 request at once,
+//! and keep connections.
 //!
-//! It understands requests without a body, which is all that the generator sends.
+//! `responder BYTES ADDRESS...`: one process listens on all addresses. It understands requests
+//! without a body, which is all that the generators send.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::LocalSet;
 
-const ANSWER: &[u8] =
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 12\r\n\r\nHello, Tally";
 /// End of a request's head.
 const END: &[u8] = b"\r\n\r\n";
-/// A head larger than this is not from our generator.
+/// A head larger than this is not from our generators.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let address = std::env::args().nth(1).context("say where to listen: responder HOST:PORT")?;
-    let address: SocketAddr = address.parse().context("the address is not HOST:PORT")?;
-    let listener = TcpListener::bind(address).await.context("bind")?;
-    loop {
-        let (stream, _peer) = listener.accept().await.context("accept")?;
-        stream.set_nodelay(true)?;
-        tokio::spawn(async move {
+    let mut args = std::env::args().skip(1);
+    let usage = "responder BYTES HOST:PORT...";
+    let bytes: usize = args.next().context(usage)?.parse().context(usage)?;
+    let mut answer =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {bytes}\r\n\r\n");
+    answer.extend("Hello, Tally".chars().cycle().take(bytes));
+    let answer: Rc<[u8]> = answer.into_bytes().into();
+    let local = LocalSet::new();
+    for address in args {
+        let address: SocketAddr = address.parse().context("an address is not HOST:PORT")?;
+        let listener = TcpListener::bind(address).await.context("bind")?;
+        local.spawn_local(accept(listener, Rc::clone(&answer)));
+    }
+    local.await;
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, answer: Rc<[u8]>) {
+    while let Ok((stream, _peer)) = listener.accept().await {
+        if stream.set_nodelay(true).is_ok() {
+            let answer = Rc::clone(&answer);
             // A connection that breaks is the generator's end.
-            let _ended = answer(stream).await;
-        });
+            tokio::task::spawn_local(async move { serve(stream, &answer).await.is_ok() });
+        }
     }
 }
 
-async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+async fn serve(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
     let mut head = Vec::with_capacity(HEAD_BYTES_MAX);
-    let mut out = Vec::new();
     loop {
         if stream.read_buf(&mut head).await? == 0 || head.len() > HEAD_BYTES_MAX {
             return Ok(());
@@ -40,11 +55,9 @@ async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
         let mut taken = 0;
         while let Some(at) = find(&head[taken..], END) {
             taken += at + END.len();
-            out.extend_from_slice(ANSWER);
+            stream.write_all(answer).await?;
         }
         head.drain(..taken);
-        stream.write_all(&out).await?;
-        out.clear();
     }
 }
 
