@@ -1,253 +1,227 @@
-//! One client connection: what it is doing, since when, and its bytes. Deadlines are checked by a
-//! sweep of the worker, so that no request pays for a timer.
+//! One client connection as the sweep sees it: what it is doing and since when. Deadlines are
+//! checked by the sweep of the worker, so that no request pays for a timer.
 
-use futures_util::task::AtomicWaker;
-use std::io;
+use crate::http::request::peer_text;
+use crate::limits::Limits;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
-/// A quiet keep-alive connection is closed after this: longer than common clients keep theirs
-/// (60 s), so that the client closes first and no request meets a closing connection.
-pub const IDLE_MAX: Duration = Duration::from_secs(75);
-/// A request head must be complete this long after its first byte; slower is an attack or broken.
-pub const HEAD_MAX: Duration = Duration::from_secs(10);
-/// An answer's head must come this long after the request was sent.
-pub const ANSWER_MAX: Duration = Duration::from_secs(120);
-/// A body in either direction must move within this time.
-pub const STALL_MAX: Duration = Duration::from_secs(300);
-/// A tunnel must move within this time.
-pub const TUNNEL_IDLE_MAX: Duration = Duration::from_secs(3600);
 /// How often the sweep looks: deadlines are late by at most this.
 pub const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
-/// A head and body up to this are copied together: one plain write costs less than a gathering one.
-const SMALL_WRITE_BYTES: usize = 1024;
-
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Phase {
     /// Between requests.
-    Idle = 0,
+    Idle,
     /// Reading a request's head.
-    Head = 1,
+    Head,
+    /// Reading a body that is kept until it is whole.
+    Body,
     /// Waiting in a queue, which has its own deadline.
-    Held = 2,
+    Held,
     /// Waiting for an answer's head.
-    Answer = 3,
+    Answer,
     /// Passing an answer on.
-    Stream = 4,
+    Stream,
     /// Passing bytes on after an upgrade.
-    Tunnel = 5,
+    Tunnel,
+    /// Answered; taking in what the client still sends.
+    Linger,
 }
 
 impl Phase {
-    fn from(n: u8) -> Phase {
-        match n {
-            1 => Phase::Head,
-            2 => Phase::Held,
-            3 => Phase::Answer,
-            4 => Phase::Stream,
-            5 => Phase::Tunnel,
-            _ => Phase::Idle,
-        }
-    }
-
-    fn limit(self) -> Option<Duration> {
+    fn limit(self, limits: &Limits) -> Option<u64> {
         match self {
-            Phase::Idle => Some(IDLE_MAX),
-            Phase::Head => Some(HEAD_MAX),
+            Phase::Idle => Some(limits.idle_millis),
+            Phase::Head => Some(limits.head_millis),
             Phase::Held => None,
-            Phase::Answer => Some(ANSWER_MAX),
-            Phase::Stream => Some(STALL_MAX),
-            Phase::Tunnel => Some(TUNNEL_IDLE_MAX),
+            Phase::Answer => Some(limits.answer_millis),
+            Phase::Body | Phase::Stream => Some(limits.stall_millis),
+            Phase::Tunnel => Some(limits.tunnel_idle_millis),
+            Phase::Linger => Some(u64::try_from(Limits::LINGER.as_millis()).unwrap_or(u64::MAX)),
         }
     }
+}
+
+/// Why the sweep ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was quiet between requests.
+    Idle,
+    /// Its request's head or body did not come in time.
+    Slow,
+    /// A new connection needed its place.
+    Evicted,
 }
 
 /// The worker's coarse clock: milliseconds, moved on by the sweep.
 #[derive(Debug, Default)]
-pub struct Tick(pub AtomicU64);
+pub struct Tick(pub Cell<u64>);
 
 /// What is known of a connection, for the sweep.
 #[derive(Debug)]
 pub struct Conn {
     /// The client's address, for `X-Forwarded-For`.
     pub peer: String,
-    tick: Arc<Tick>,
-    phase: AtomicU8,
-    since: AtomicU64,
-    late: AtomicBool,
-    closing: AtomicBool,
-    stopping: AtomicBool,
-    task: AtomicWaker,
+    tick: Rc<Tick>,
+    limits: Rc<Limits>,
+    phase: Cell<Phase>,
+    since: Cell<u64>,
+    /// The client is what is waited for: its bytes, or its room.
+    waits: Cell<bool>,
+    waited: Cell<u64>,
+    moved: Cell<u64>,
+    late: Cell<bool>,
+    ending: Cell<Option<Ending>>,
+    stopping: Cell<bool>,
+    task: RefCell<Option<Waker>>,
 }
 
 impl Conn {
     /// A fresh connection.
     #[must_use]
-    pub fn new(peer: SocketAddr, tick: Arc<Tick>) -> Conn {
-        let since = AtomicU64::new(tick.0.load(Relaxed));
+    pub fn new(peer: SocketAddr, tick: Rc<Tick>, limits: Rc<Limits>) -> Conn {
+        let since = Cell::new(tick.0.get());
         Conn {
-            peer: peer.ip().to_canonical().to_string(),
+            peer: peer_text(peer),
             tick,
-            phase: AtomicU8::new(Phase::Head as u8),
+            limits,
+            phase: Cell::new(Phase::Head),
             since,
-            late: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-            task: AtomicWaker::new(),
+            waits: Cell::new(false),
+            waited: Cell::new(0),
+            moved: Cell::new(0),
+            late: Cell::new(false),
+            ending: Cell::new(None),
+            stopping: Cell::new(false),
+            task: RefCell::new(None),
         }
     }
 
     /// It does something else from now on.
     pub fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Relaxed);
-        self.since.store(self.tick.0.load(Relaxed), Relaxed);
+        self.phase.set(phase);
+        self.since.set(self.tick.0.get());
     }
 
-    /// Bytes came or went.
-    pub fn moved(&self, read: bool) {
-        match Phase::from(self.phase.load(Relaxed)) {
-            Phase::Idle if read => self.enter(Phase::Head),
-            // A head that trickles in is not progress.
-            Phase::Head => {}
-            Phase::Idle | Phase::Held | Phase::Answer | Phase::Stream | Phase::Tunnel => {
-                self.since.store(self.tick.0.load(Relaxed), Relaxed);
+    /// What it does.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// For how many milliseconds it has done that without progress.
+    #[must_use]
+    pub fn quiet(&self) -> u64 {
+        self.tick.0.get().saturating_sub(self.since.get())
+    }
+
+    /// A new request: what the client made the balancer wait for before is forgiven.
+    pub fn begin(&self) {
+        self.enter(Phase::Answer);
+        self.waits.set(false);
+        self.waited.set(0);
+        self.moved.set(0);
+    }
+
+    /// Bytes of a body came or went.
+    pub fn moved(&self, bytes: usize) {
+        self.waits.set(false);
+        self.moved.set(self.moved.get().saturating_add(bytes as u64));
+        match self.phase.get() {
+            // A head that trickles in is not progress, and an answer's deadline is its own.
+            Phase::Head | Phase::Idle | Phase::Linger | Phase::Answer => {}
+            Phase::Body | Phase::Held | Phase::Stream | Phase::Tunnel => {
+                self.since.set(self.tick.0.get());
             }
         }
     }
 
-    /// The task that drives this connection, for [`Conn::check`] to wake.
+    /// The client is waited for.
+    pub fn waits(&self) {
+        self.waits.set(true);
+    }
+
+    /// The task that drives this connection, for the sweep to wake. A task's waker stays the same.
     pub fn driven_by(&self, cx: &Context<'_>) {
-        self.task.register(cx.waker());
+        *self.task.borrow_mut() = Some(cx.waker().clone());
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.task.borrow() {
+            waker.wake_by_ref();
+        }
     }
 
     /// The sweep's look at it.
     pub fn check(&self) {
-        let phase = Phase::from(self.phase.load(Relaxed));
-        let quiet = self.tick.0.load(Relaxed).saturating_sub(self.since.load(Relaxed));
-        let over = phase.limit().is_some_and(|limit| Duration::from_millis(quiet) > limit);
-        if !over {
+        let phase = self.phase.get();
+        let step = u64::try_from(SWEEP_EVERY.as_millis()).unwrap_or(u64::MAX);
+        if self.waits.get() && phase != Phase::Tunnel {
+            self.waited.set(self.waited.get() + step);
+        }
+        if self.is_too_slow() {
+            return self.end(Ending::Slow);
+        }
+        if phase.limit(&self.limits).is_none_or(|limit| self.quiet() <= limit) {
             return;
         }
-        let flag = if phase == Phase::Answer { &self.late } else { &self.closing };
-        flag.store(true, Relaxed);
-        self.task.wake();
+        match phase {
+            Phase::Answer if self.waits.get() => self.end(Ending::Slow),
+            Phase::Answer => {
+                self.late.set(true);
+                self.wake();
+            }
+            Phase::Idle => self.end(Ending::Idle),
+            Phase::Head | Phase::Body | Phase::Stream | Phase::Tunnel | Phase::Linger => {
+                self.end(Ending::Slow);
+            }
+            Phase::Held => {}
+        }
+    }
+
+    /// Whether the client moved fewer bytes than it must in the time it was waited for.
+    fn is_too_slow(&self) -> bool {
+        let allowed = match self.moved.get().saturating_mul(1000).checked_div(self.limits.rate_bytes)
+        {
+            Some(earned) => self.limits.slow_millis.saturating_add(earned),
+            None => return false,
+        };
+        self.waited.get() > allowed
+    }
+
+    /// Ends it now.
+    pub fn end(&self, why: Ending) {
+        self.ending.set(Some(why));
+        self.wake();
     }
 
     /// Asks it to end after the request in hand.
     pub fn stop(&self) {
-        self.stopping.store(true, Relaxed);
-        self.task.wake();
+        self.stopping.set(true);
+        self.wake();
     }
 
     /// Whether the answer's deadline passed; asking takes the flag back.
     #[must_use]
     pub fn take_late(&self) -> bool {
-        self.late.load(Relaxed) && self.late.swap(false, Relaxed)
+        self.late.replace(false)
     }
 
-    /// Whether it must be closed now.
+    /// Why it must be closed now, if it must.
     #[must_use]
-    pub fn is_closing(&self) -> bool {
-        self.closing.load(Relaxed)
+    pub fn ending(&self) -> Option<Ending> {
+        self.ending.get()
     }
 
     /// Whether it was asked to end.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Relaxed)
-    }
-}
-
-/// The client's bytes, as the HTTP server reads and writes them.
-#[derive(Debug)]
-pub struct ClientIo {
-    stream: TcpStream,
-    conn: Arc<Conn>,
-}
-
-impl ClientIo {
-    /// Wraps a stream.
-    #[must_use]
-    pub fn new(stream: TcpStream, conn: Arc<Conn>) -> ClientIo {
-        ClientIo { stream, conn }
-    }
-}
-
-impl AsyncRead for ClientIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.conn.moved(true);
-        }
-        result
-    }
-}
-
-impl ClientIo {
-    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(n)) = &result
-            && *n > 0
-        {
-            self.conn.moved(false);
-        }
-        result
-    }
-}
-
-impl AsyncWrite for ClientIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.wrote(result)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let total: usize = slices.iter().map(|slice| slice.len()).sum();
-        let result = if total <= SMALL_WRITE_BYTES {
-            let mut together = [0; SMALL_WRITE_BYTES];
-            let mut room = &mut together[..];
-            for slice in slices {
-                // There is room for all of them: writing to a slice does not fail.
-                let _all = io::Write::write(&mut room, slice);
-            }
-            Pin::new(&mut self.stream).poll_write(cx, &together[..total])
-        } else {
-            Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-        };
-        self.wrote(result)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stopping.get()
     }
 }
 
@@ -255,29 +229,68 @@ impl AsyncWrite for ClientIo {
 mod tests {
     use super::*;
 
+    fn conn(limits: Limits) -> (Conn, impl Fn(&Conn, u64)) {
+        let tick = Rc::new(Tick::default());
+        let conn =
+            Conn::new("127.0.0.1:9".parse().unwrap(), Rc::clone(&tick), Rc::new(limits.sane()));
+        let pass = move |conn: &Conn, millis: u64| {
+            let step = u64::try_from(SWEEP_EVERY.as_millis()).unwrap();
+            for _ in 0..millis / step {
+                tick.0.set(tick.0.get() + step);
+                conn.check();
+            }
+        };
+        (conn, pass)
+    }
+
     #[test]
     fn each_phase_has_its_deadline() {
-        let tick = Arc::new(Tick::default());
-        let conn = Conn::new("127.0.0.1:1".parse().unwrap(), Arc::clone(&tick));
-        let pass = |span: Duration| {
-            tick.0.fetch_add(u64::try_from(span.as_millis()).unwrap(), Relaxed);
-            conn.check();
-        };
-        conn.enter(Phase::Answer);
-        pass(ANSWER_MAX);
+        let limits = Limits::default();
+        let (conn, pass) = conn(limits.clone());
+        conn.begin();
+        pass(&conn, limits.answer_millis);
         assert!(!conn.take_late());
-        pass(Duration::from_millis(1));
-        assert!(conn.take_late() && !conn.take_late() && !conn.is_closing());
+        pass(&conn, 250);
+        assert!(conn.take_late() && !conn.take_late() && conn.ending().is_none());
         conn.enter(Phase::Held);
-        pass(Duration::from_secs(9999));
-        assert!(!conn.is_closing(), "the queue has its own deadline");
-        conn.enter(Phase::Idle);
-        pass(IDLE_MAX);
-        conn.moved(true);
-        pass(HEAD_MAX);
-        conn.moved(true);
-        assert!(!conn.is_closing());
-        pass(Duration::from_millis(1));
-        assert!(conn.is_closing(), "a head that trickles in is late");
+        pass(&conn, 1_000_000);
+        assert!(conn.ending().is_none(), "the queue has its own deadline");
+        conn.enter(Phase::Head);
+        pass(&conn, limits.head_millis);
+        conn.moved(1);
+        assert!(conn.ending().is_none());
+        pass(&conn, 250);
+        assert_eq!(conn.ending(), Some(Ending::Slow), "a head that trickles in is late");
+    }
+
+    #[test]
+    fn a_client_must_move_its_bytes() {
+        let (conn, pass) = conn(Limits::default());
+        conn.begin();
+        conn.enter(Phase::Stream);
+        for _ in 0..60 {
+            conn.moved(1000);
+            conn.waits();
+            pass(&conn, 1000);
+        }
+        assert_eq!(conn.ending(), None, "1000 bytes a second are enough");
+        conn.begin();
+        conn.enter(Phase::Stream);
+        for _ in 0..30 {
+            conn.moved(10);
+            conn.waits();
+            pass(&conn, 1000);
+        }
+        assert_eq!(conn.ending(), Some(Ending::Slow), "ten are not");
+    }
+
+    #[test]
+    fn an_instance_that_is_slow_is_not_the_clients_fault() {
+        let (conn, pass) = conn(Limits::default());
+        conn.begin();
+        conn.enter(Phase::Stream);
+        conn.moved(10);
+        pass(&conn, 200_000);
+        assert_eq!(conn.ending(), None);
     }
 }

@@ -1,27 +1,17 @@
-//! One request: find its service, pick an instance or wait for one, pass it on, try again if that
-//! is safe, pass the answer back.
+//! One request on its way: pick an instance or wait for one, pass it on, try again if that is safe.
 
-use crate::body::{AnswerBody, Broken, Streaming};
 use crate::conn::{Conn, Phase};
-use crate::head::{self, Answer, Framing};
+use crate::http::client::Client;
+use crate::http::exchange::{Exchange, Fault, Up};
+use crate::http::request::Request;
+use crate::http::serve;
 use crate::outcome::AtInstance;
-use crate::refuse::problem;
-use crate::upstream::{Fault, Sending, Upstream};
+use crate::refuse::{Refusal, problem};
+use crate::upstream::Upstream;
 use crate::worker::{Local, Worker};
-use crate::{orca, tunnel};
-use bytes::Bytes;
 use domain::Mono;
-use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, header};
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use picker::NoPick;
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
 use std::time::Duration;
 use wire::problem::Kind;
 
@@ -34,167 +24,206 @@ const CONNECTS_MAX: u32 = 3;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest such wait: an instance that came back is found within this.
 const PAUSE_MAX: Duration = Duration::from_millis(800);
+
 /// One request on its way.
-pub struct Passage {
-    pub(crate) worker: Rc<Worker>,
-    pub(crate) conn: Arc<Conn>,
-    pub(crate) local: Rc<Local>,
-    pub(crate) parts: Parts,
+pub struct Passage<'a> {
+    pub(crate) worker: &'a Rc<Worker>,
+    pub(crate) conn: &'a Rc<Conn>,
+    pub(crate) local: &'a Rc<Local>,
     pub(crate) arrived: Mono,
-    pub(crate) framing: Framing,
 }
 
-/// How a try failed.
-enum Failure {
-    /// No connection: nothing was sent.
-    Connect,
-    /// The connection broke before the first byte of the answer; `stale` if it had been idle.
-    Reset { stale: bool, sending: Option<Sending> },
-    /// Part of an answer came, or one that must not be passed on.
-    Nonsense(&'static str),
-    /// No answer in time.
-    Late,
-    /// The client stopped sending.
-    Client,
+/// How a request ended.
+pub enum Served {
+    /// The answer is with the client.
+    Whole {
+        /// Its connection may carry another request.
+        keep: bool,
+    },
+    /// It is refused.
+    Refused(Refusal),
+    /// The client is gone.
+    Gone,
+    /// The answer broke off after its head; the client must see that.
+    Broken,
+    /// The instance switched protocols.
+    Switched(Upstream, AtInstance),
 }
 
-/// Serves one request.
-///
-/// # Errors
-/// [`Broken`] when the client's connection must be closed.
-pub async fn serve(
-    worker: Rc<Worker>,
-    conn: Arc<Conn>,
-    mut request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Broken> {
-    let arrived = worker.now();
-    if *request.method() == Method::CONNECT {
-        return Ok(answer_self(
-            &conn,
-            problem(Kind::Method, "this is a reverse proxy; CONNECT is not served"),
-        ));
-    }
-    if !head::has_one_host(&request) {
-        let detail = "a request needs exactly one Host header";
-        return Ok(answer_self(&conn, problem(Kind::BadRequest, detail)));
-    }
-    let upgrade =
-        head::wants_upgrade(request.headers()).is_some().then(|| hyper::upgrade::on(&mut request));
-    let (parts, body) = request.into_parts();
-    let Some(local) = worker.find(head::host(&parts), parts.uri.path()) else {
-        worker.shared.unrouted.fetch_add(1, Relaxed);
-        let detail = "no service has this host and path; `tally service ls` shows the routes";
-        return Ok(answer_self(&conn, problem(Kind::NotFound, detail)));
-    };
-    local.service.touch(arrived);
-    local.budget.borrow_mut().request();
-    let ended = body.is_end_stream();
-    let framing = match (ended, body.size_hint().exact()) {
-        (true, _) if parts.headers.contains_key(header::CONTENT_LENGTH) => Framing::Length(0),
-        (true, _) => Framing::None,
-        (false, Some(length)) => Framing::Length(length),
-        (false, None) => Framing::Chunked,
-    };
-    let body = (!ended).then_some(body);
-    let passage = Passage { worker, conn, local, parts, arrived, framing };
-    passage.run(body, upgrade).await
+/// How often a request was tried.
+#[derive(Default)]
+struct Tries {
+    reached: u32,
+    connects: u32,
+    /// The instance that just failed this request.
+    avoid: Option<u64>,
+    /// An idle connection had ended: a new one is made.
+    fresh: bool,
 }
 
-fn answer_self(conn: &Conn, response: Response<AnswerBody>) -> Response<AnswerBody> {
-    conn.enter(Phase::Idle);
-    response
-}
-
-impl Passage {
-    async fn run(
-        self,
-        body: Option<Incoming>,
-        upgrade: Option<OnUpgrade>,
-    ) -> Result<Response<AnswerBody>, Broken> {
-        let mut sending = Some(Sending::new(Vec::new(), body, self.framing));
-        let mut avoid = None;
-        let (mut tries, mut connects) = (0, 0);
-        let mut fresh = false;
+impl Passage<'_> {
+    /// Passes the request on and its answer back.
+    pub async fn run(&self, client: &mut Client, request: &Request, up: &mut Up) -> Served {
+        let mut tries = Tries::default();
         let mut now = self.arrived;
         loop {
-            let at = match self.pick(avoid, now) {
+            let at = match self.pick(tries.avoid, now) {
                 Ok(at) => at,
-                Err(why) => match Box::pin(self.hold(why)).await {
-                    Ok(at) => at,
-                    Err(refusal) => return Ok(self.refused(refusal)),
+                Err(why) => match Box::pin(self.hold(client, request, why)).await {
+                    Some(Ok(at)) => at,
+                    Some(Err(refusal)) => return self.refused(refusal),
+                    None => return self.broken(Fault::Client),
                 },
             };
-            let failure = match self.try_at(&at, &mut sending, fresh).await {
-                Ok((answer, upstream, rest)) => {
-                    return self.pass(at, answer, upstream, rest, upgrade);
+            self.conn.enter(Phase::Answer);
+            let upstream = match self.connection(&at, tries.fresh).await {
+                Ok(upstream) => upstream,
+                Err(error) => {
+                    tracing::debug!(instance = %at.instance.id, %error, "no connection");
+                    match self.connect_failed(client, request, at, &mut tries).await {
+                        None => {}
+                        Some(served) => return served,
+                    }
+                    now = self.worker.now();
+                    continue;
                 }
-                Err(failure) => failure,
             };
-            avoid = Some(at.instance.serial);
-            now = self.worker.now();
-            match failure {
-                Failure::Connect => {
-                    at.failed();
-                    connects += 1;
-                    if connects >= CONNECTS_MAX {
-                        drop(at);
-                        let pause = PAUSE_MIN.saturating_mul(1 << (connects - CONNECTS_MAX).min(8));
-                        if let Err(refusal) = Box::pin(self.pause(pause.min(PAUSE_MAX))).await {
-                            return Ok(self.refused(refusal));
-                        }
-                        now = self.worker.now();
+            let stale = upstream.used;
+            let additions = serve::additions(request);
+            let mut going = Exchange::new(request, up, upstream, &at, &additions);
+            let fault = match serve::exchange(self.worker, client, &mut going).await {
+                Ok(()) => return self.ended(going, &at).unwrap_or_else(|up| Served::Switched(up, at)),
+                Err(fault) => fault,
+            };
+            let passed_on = going.status() > 0;
+            match fault {
+                Fault::Lost if !passed_on => {
+                    self.lost(&at, stale, &mut tries);
+                    let again = tries.reached < TRIES_MAX && up.can_repeat();
+                    if !again || !self.may_repeat(request) {
+                        return self.refused(problem(Kind::BadGateway, LOST));
                     }
+                    up.again();
                     self.retried();
+                    now = self.worker.now();
                 }
-                Failure::Reset { stale, sending: back } => {
-                    if stale {
-                        // The instance closed an idle connection, as it may: it is not avoided.
-                        at.was_stale();
-                        avoid = None;
-                        fresh = true;
-                    } else {
-                        at.failed();
-                    }
-                    tries += 1;
-                    match back.filter(|_| tries < TRIES_MAX && self.may_repeat()) {
-                        Some(back) => sending = Some(back),
-                        None => return Ok(self.refused(lost())),
-                    }
-                    self.retried();
-                }
-                Failure::Nonsense(why) => {
-                    at.failed();
-                    tracing::debug!(instance = %at.instance.id, why, "an answer was refused");
-                    return Ok(self.refused(problem(
-                        Kind::BadGateway,
-                        "the instance's answer is not HTTP/1.1",
-                    )));
-                }
-                Failure::Late => {
-                    at.failed();
-                    return Ok(
-                        self.refused(problem(Kind::Timeout, "the instance did not answer in time"))
-                    );
-                }
-                Failure::Client => return Err(Broken("the client broke off its request")),
+                fault => return self.failed(fault, &at, passed_on),
             }
         }
     }
 
+    /// An answer is with the client: its connection to the instance may serve again. `Err`: it
+    /// speaks another protocol from now on.
+    fn ended(&self, going: Exchange<'_>, at: &AtInstance) -> Result<Served, Upstream> {
+        if going.has_switched() {
+            return Err(going.upstream);
+        }
+        let keep = going.keeps_client();
+        if going.is_reusable() {
+            at.spot().give(going.upstream, self.worker.tick.0.get());
+        }
+        Ok(Served::Whole { keep })
+    }
+
+    /// An idle connection to the instance, or a new one.
+    async fn connection(&self, at: &AtInstance, fresh: bool) -> std::io::Result<Upstream> {
+        let pooled = if fresh { None } else { at.spot().take() };
+        match pooled {
+            Some(upstream) => Ok(upstream),
+            // Boxed, as all that is rare: it would make every request's future larger.
+            None => Box::pin(Upstream::connect(at.instance.address)).await,
+        }
+    }
+
+    /// Nothing was sent: the next instance is tried, after a while if several refused. `Some`: the
+    /// request ends.
+    async fn connect_failed(
+        &self,
+        client: &mut Client,
+        request: &Request,
+        at: AtInstance,
+        tries: &mut Tries,
+    ) -> Option<Served> {
+        at.failed();
+        tries.avoid = Some(at.instance.serial);
+        tries.connects += 1;
+        drop(at);
+        if tries.connects >= CONNECTS_MAX {
+            let doubled = PAUSE_MIN.saturating_mul(1 << (tries.connects - CONNECTS_MAX).min(8));
+            let paused = Box::pin(self.pause(client, request, doubled.min(PAUSE_MAX))).await;
+            match paused {
+                Some(Ok(())) => {}
+                Some(Err(refusal)) => return Some(self.refused(refusal)),
+                None => return Some(self.broken(Fault::Client)),
+            }
+        }
+        self.retried();
+        None
+    }
+
+    /// The connection broke before the first byte of the answer.
+    fn lost(&self, at: &AtInstance, stale: bool, tries: &mut Tries) {
+        if stale {
+            // The instance closed an idle connection, as it may: it is not avoided.
+            at.was_stale();
+            tries.avoid = None;
+            tries.fresh = true;
+        } else {
+            at.failed();
+            tries.avoid = Some(at.instance.serial);
+        }
+        tries.reached += 1;
+    }
+
     /// Whether a request that may have reached an instance can be sent again.
-    fn may_repeat(&self) -> bool {
-        self.parts.method.is_idempotent() && self.local.budget.borrow_mut().take(self.worker.now())
+    fn may_repeat(&self, request: &Request) -> bool {
+        request.is_idempotent() && self.local.budget.borrow_mut().take(self.worker.now())
     }
 
     fn retried(&self) {
         self.local.service.stats[self.worker.index].retried();
     }
 
-    fn refused(&self, response: Response<AnswerBody>) -> Response<AnswerBody> {
+    /// A fault that ends the request.
+    fn failed(&self, fault: Fault, at: &AtInstance, passed_on: bool) -> Served {
+        match fault {
+            Fault::Nonsense(why) | Fault::Broken(why) => {
+                if !passed_on {
+                    at.failed();
+                }
+                tracing::debug!(instance = %at.instance.id, why, "an answer was refused");
+            }
+            Fault::Late | Fault::Lost => at.failed(),
+            Fault::Client | Fault::BadBody(_) | Fault::TooLarge => {}
+        }
+        if passed_on && !matches!(fault, Fault::Client) {
+            self.local.service.stats[self.worker.index].broke();
+            return Served::Broken;
+        }
+        self.broken(fault)
+    }
+
+    /// A fault before any of the answer was passed on.
+    pub fn broken(&self, fault: Fault) -> Served {
+        self.refused(match fault {
+            Fault::Nonsense(why) => {
+                problem(Kind::BadGateway, format!("the instance's answer is not HTTP/1.1: {why}"))
+            }
+            Fault::Lost | Fault::Broken(_) => problem(Kind::BadGateway, LOST),
+            Fault::Late => problem(Kind::Timeout, "the instance did not answer in time"),
+            Fault::BadBody(why) => {
+                problem(Kind::BadRequest, format!("the request's body is framed wrongly: {why}"))
+            }
+            Fault::TooLarge => problem(Kind::TooLarge, "the request's body is larger than it may be"),
+            Fault::Client => return Served::Gone,
+        })
+    }
+
+    fn refused(&self, refusal: Refusal) -> Served {
         let took = self.worker.now().since(self.arrived);
         let stats = &self.local.service.stats[self.worker.index];
-        stats.answered(response.status().as_u16(), took);
-        answer_self(&self.conn, response)
+        stats.answered(refusal.kind.status(), took);
+        Served::Refused(refusal)
     }
 
     /// Picks an instance and counts the request in there.
@@ -225,144 +254,9 @@ impl Passage {
             let stats = &self.local.service.stats[self.worker.index];
             stats.used_report(now.since(reported.at));
         }
-        AtInstance::enter(&self.worker, &self.local, entry, self.arrived, now).ok_or(NoPick::Full)
-    }
-
-    /// Sends the request to one instance and reads its answer's head.
-    async fn try_at(
-        &self,
-        at: &AtInstance,
-        sending: &mut Option<Sending>,
-        fresh: bool,
-    ) -> Result<(Answer, Upstream, Option<Sending>), Failure> {
-        self.conn.enter(Phase::Answer);
-        let pooled =
-            if fresh { None } else { self.local.pool.borrow_mut().take(at.instance.serial) };
-        let mut upstream = match pooled {
-            Some(upstream) => upstream,
-            // Boxed, as all that is rare: it would make every request's future larger.
-            None => Box::pin(Upstream::connect(at.instance.address)).await.map_err(|error| {
-                tracing::debug!(instance = %at.instance.id, %error, "no connection");
-                Failure::Connect
-            })?,
-        };
-        let mut out = upstream.take_spare();
-        head::write_request(&mut out, &self.parts, self.framing, &self.conn);
-        let Some(mut going) = sending.take().and_then(|s| s.again(out)) else {
-            return Err(Failure::Reset { stale: false, sending: None });
-        };
-        let mut out_is_gone = false;
-        let result = poll_fn(|cx| {
-            if !out_is_gone {
-                match going.poll(cx, &upstream) {
-                    Poll::Pending => {}
-                    Poll::Ready(Ok(())) => out_is_gone = true,
-                    Poll::Ready(Err(Fault::Client)) => {
-                        return Poll::Ready(Err(Fault::Client));
-                    }
-                    // An instance may answer early and stop listening: see what it says.
-                    Poll::Ready(Err(_)) => out_is_gone = true,
-                }
-            }
-            if self.conn.take_late() {
-                return Poll::Ready(Ok(None));
-            }
-            let mut scratch = self.worker.scratch.borrow_mut();
-            upstream.poll_head(cx, &self.parts.method, &mut scratch).map_ok(Some)
-        })
-        .await;
-        match result {
-            Ok(Some(answer)) => {
-                let rest = if going.is_out() {
-                    upstream.give_spare(going.into_spare());
-                    None
-                } else {
-                    Some(going)
-                };
-                Ok((answer, upstream, rest))
-            }
-            Ok(None) => Err(Failure::Late),
-            Err(Fault::Client) => Err(Failure::Client),
-            Err(Fault::Nonsense(nonsense)) => Err(Failure::Nonsense(nonsense.0)),
-            Err(Fault::Io | Fault::Eof) if upstream.seen => {
-                Err(Failure::Nonsense("it broke off within its head"))
-            }
-            Err(Fault::Io | Fault::Eof) => {
-                let back = going.can_repeat().then_some(going);
-                Err(Failure::Reset { stale: upstream.used, sending: back })
-            }
-        }
-    }
-
-    /// Passes an answer back.
-    fn pass(
-        self,
-        at: AtInstance,
-        answer: Answer,
-        mut upstream: Upstream,
-        rest: Option<Sending>,
-        upgrade: Option<OnUpgrade>,
-    ) -> Result<Response<AnswerBody>, Broken> {
-        at.answered(answer.status);
-        if let Some(load) = &answer.load {
-            orca::note(&at.instance, load);
-        }
-        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(upgrade) = upgrade else {
-                at.failed();
-                return Ok(self.refused(problem(
-                    Kind::BadGateway,
-                    "the instance switched protocols unasked",
-                )));
-            };
-            return Ok(tunnel::open(at, answer, upstream, upgrade, self.conn));
-        }
-        let whole = match answer.framing {
-            Framing::None => Some(Bytes::new()),
-            Framing::Length(n) => usize::try_from(n)
-                .ok()
-                .filter(|n| *n <= upstream.buffer.len())
-                .map(|n| upstream.buffer.split_to(n).freeze()),
-            Framing::Chunked | Framing::Close => None,
-        };
-        let body = match whole {
-            Some(bytes) if rest.is_none() => {
-                at.ends_with_its_head();
-                if answer.keep && upstream.buffer.is_empty() {
-                    let tick = self.worker.tick.0.load(Relaxed);
-                    self.local.pool.borrow_mut().give(at.instance.serial, upstream, tick);
-                }
-                self.conn.enter(Phase::Idle);
-                AnswerBody::Whole(bytes)
-            }
-            Some(bytes) => {
-                // Answered before the request was all out: the connection is not used again.
-                self.conn.enter(Phase::Idle);
-                AnswerBody::Whole(bytes)
-            }
-            None => {
-                self.conn.enter(Phase::Stream);
-                let conn = Arc::clone(&self.conn);
-                AnswerBody::Stream(Box::new(Streaming::new(
-                    upstream,
-                    answer.framing,
-                    answer.keep,
-                    rest,
-                    at,
-                    conn,
-                )))
-            }
-        };
-        let mut response = Response::new(body);
-        *response.status_mut() = answer.status;
-        *response.headers_mut() = answer.headers;
-        Ok(response)
+        AtInstance::enter(self.worker, self.local, entry, self.arrived, now).ok_or(NoPick::Full)
     }
 }
 
-fn lost() -> Response<AnswerBody> {
-    problem(
-        Kind::BadGateway,
-        "the instance was lost before it answered; the request may have been carried out",
-    )
-}
+/// Said when it is not known what became of the request.
+const LOST: &str = "the instance was lost before it answered; the request may have been carried out";

@@ -1,87 +1,90 @@
 //! A request that cannot go on now: it waits within the service's bounds, or is told when to come
 //! again.
 
-use crate::body::AnswerBody;
 use crate::conn::Phase;
 use crate::forward::Passage;
-use crate::head::Framing;
+use crate::http::client::Client;
+use crate::http::request::Request;
+use crate::http::serve::while_there;
 use crate::outcome::AtInstance;
-use crate::refuse::problem;
+use crate::refuse::{Refusal, problem};
 use crate::wait;
-use http::Response;
 use picker::NoPick;
 use std::time::Duration;
 use wire::problem::Kind;
 
-/// What a held request takes besides its head: tasks, buffers of both connections.
+/// What a held request takes besides its head and body: its task, buffers of both connections.
 const HELD_BYTES: u64 = 2048;
-/// Body bytes that may have been read ahead with a held request's head.
-const READ_AHEAD_BYTES: u64 = 64 << 10;
 
-impl Passage {
-    /// Waits in the service's queue until an instance has room.
-    pub(crate) async fn hold(&self, why: NoPick) -> Result<AtInstance, Response<AnswerBody>> {
+impl Passage<'_> {
+    /// Waits in the service's queue until an instance has room. `None`: the client went away.
+    pub(crate) async fn hold(
+        &self,
+        client: &mut Client,
+        request: &Request,
+        why: NoPick,
+    ) -> Option<Result<AtInstance, Refusal>> {
         let service = &self.local.service;
         let front = service.front.load_full();
         if !front.startable && service.snapshot.load().entries.is_empty() {
             let detail = "the service has no instance and none may be started; `tally explain service` says why";
-            return Err(problem(Kind::Unavailable, detail));
+            return Some(Err(problem(Kind::Unavailable, detail)));
         }
         self.conn.enter(Phase::Held);
         let now = self.worker.now();
-        let Ok(mut ticket) = service.queue.enter(&front.hold, self.held_bytes(), now) else {
-            return Err(contended(why, "and as many requests wait as may"));
+        let bytes = held_bytes(client, request);
+        let Ok(mut ticket) = service.queue.enter(&front.hold, bytes, now) else {
+            return Some(Err(contended(why, "and as many requests wait as may")));
         };
         self.worker.shared.waits(service);
         wait::pump(service, now);
         let mut why = why;
         loop {
             let left = front.hold.deadline.saturating_sub(self.worker.now().since(self.arrived));
-            if tokio::time::timeout(left, ticket.turn()).await.is_err() {
-                return Err(contended(why, "and the request waited as long as it may"));
+            let turn = tokio::time::timeout(left, ticket.turn());
+            if while_there(self.worker, client, turn).await?.is_err() {
+                return Some(Err(contended(why, "and the request waited as long as it may")));
             }
             match self.pick_now(None, self.worker.now()) {
-                Ok(at) => return Ok(at),
+                Ok(at) => return Some(Ok(at)),
                 Err(again) => why = again,
             }
             ticket.again();
         }
     }
 
-    /// Waits a little after connect errors, counted among the held.
-    pub(crate) async fn pause(&self, pause: Duration) -> Result<(), Response<AnswerBody>> {
+    /// Waits a little after connect errors, counted among the held. `None`: the client went away.
+    pub(crate) async fn pause(
+        &self,
+        client: &mut Client,
+        request: &Request,
+        pause: Duration,
+    ) -> Option<Result<(), Refusal>> {
         let service = &self.local.service;
         let front = service.front.load_full();
         self.conn.enter(Phase::Held);
         let now = self.worker.now();
-        let ticket = service.queue.enter(&front.hold, self.held_bytes(), now);
+        let ticket = service.queue.enter(&front.hold, held_bytes(client, request), now);
         if ticket.is_err() || now.since(self.arrived) + pause > front.hold.deadline {
-            return Err(problem(Kind::Unavailable, "no instance accepts connections"));
+            return Some(Err(problem(Kind::Unavailable, "no instance accepts connections")));
         }
         self.worker.shared.waits(service);
-        tokio::time::sleep(pause).await;
-        Ok(())
-    }
-
-    fn held_bytes(&self) -> u64 {
-        let head: usize =
-            self.parts.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
-        let body = match self.framing {
-            Framing::None => 0,
-            Framing::Length(n) => n.min(READ_AHEAD_BYTES),
-            Framing::Chunked | Framing::Close => READ_AHEAD_BYTES,
-        };
-        HELD_BYTES + body + head as u64
+        while_there(self.worker, client, tokio::time::sleep(pause)).await?;
+        Some(Ok(()))
     }
 }
 
-fn contended(why: NoPick, and: &str) -> Response<AnswerBody> {
+fn held_bytes(client: &Client, request: &Request) -> u64 {
+    HELD_BYTES + request.head.len() as u64 + client.input().len() as u64
+}
+
+fn contended(why: NoPick, and: &str) -> Refusal {
     match why {
         NoPick::Nothing => {
-            problem(Kind::Unavailable, &format!("no instance of the service is ready, {and}"))
+            problem(Kind::Unavailable, format!("no instance of the service is ready, {and}"))
         }
         NoPick::Full => {
-            problem(Kind::Contended, &format!("all instances of the service are busy, {and}"))
+            problem(Kind::Contended, format!("all instances of the service are busy, {and}"))
         }
     }
 }

@@ -5,15 +5,14 @@
 //! board, judge, and swap in what the request path sees.
 
 mod admin;
-mod body;
-mod chunk;
 mod conn;
 mod control;
 mod demand;
 mod forward;
-mod head;
 mod hold;
+pub mod http;
 mod learn;
+pub mod limits;
 mod listener;
 mod orca;
 mod outcome;
@@ -30,6 +29,10 @@ mod view;
 mod wait;
 mod worker;
 
+pub use crate::http::access::AccessLog;
+pub use limits::Limits;
+
+use crate::http::access::Log;
 use arc_swap::ArcSwap;
 use chassis::{Client, Listen, Listener, Nudge, Readiness, Shutdown};
 use domain::{BalancerId, Clock};
@@ -37,7 +40,7 @@ use scoreboard::Board;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// How a balancer is set up.
@@ -55,6 +58,10 @@ pub struct Config {
     pub save: Option<PathBuf>,
     /// Time for requests in hand after the shutdown started.
     pub grace: Duration,
+    /// What protects it.
+    pub limits: Limits,
+    /// Where requests are logged; `None`: nowhere.
+    pub access_log: Option<AccessLog>,
 }
 
 /// More threads than this need more than one listen address to be of use.
@@ -71,6 +78,8 @@ impl Config {
             workers: 0,
             save: None,
             grace: Duration::from_secs(30),
+            limits: Limits::default(),
+            access_log: None,
         }
     }
 }
@@ -105,6 +114,15 @@ pub enum Error {
         /// Which and why.
         detail: String,
     },
+    /// The access log cannot be written.
+    #[error("the access log {} cannot be written; choose another balancer.access_log.path", path.display())]
+    AccessLog {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A thread cannot be started.
     #[error("a worker thread cannot be started; the system's limits are too low")]
     Worker {
@@ -121,6 +139,16 @@ pub struct Shared {
     seed: u64,
     clock: Arc<dyn Clock>,
     table: ArcSwap<route::Table>,
+    limits: Limits,
+    access: Option<Log>,
+    /// Client connections open now.
+    open: AtomicUsize,
+    /// Connections that found all places taken.
+    full: AtomicU64,
+    /// Connections that the sweep ended, by why.
+    ended: [AtomicU64; 3],
+    /// Requests that were not HTTP, or could be read in two ways.
+    refused: AtomicU64,
     /// Requests for which there is no route.
     unrouted: AtomicU64,
     demand_nudge: Nudge,
@@ -174,8 +202,20 @@ impl Balancer {
                 Some(bound.map_err(|detail| Error::Admin { detail })?)
             }
         };
+        let access = match &config.access_log {
+            None => None,
+            Some(log) => Some(Log::open(log, Arc::clone(&deps.clock)).map_err(|source| {
+                Error::AccessLog { path: log.path.clone(), source }
+            })?),
+        };
         let shared = Arc::new(Shared {
             id: config.id.clone(),
+            limits: config.limits.clone().sane(),
+            access,
+            open: AtomicUsize::new(0),
+            full: AtomicU64::new(0),
+            ended: [const { AtomicU64::new(0) }; 3],
+            refused: AtomicU64::new(0),
             workers,
             seed: chassis::ids::seed(),
             clock: Arc::clone(&deps.clock),

@@ -1,32 +1,21 @@
 //! Sockets, one per worker with the kernel spreading connections, and the worker threads.
 
-use crate::conn::{ClientIo, Conn, SWEEP_EVERY};
+use crate::conn::SWEEP_EVERY;
+use crate::http::serve;
 use crate::worker::Worker;
-use crate::{Error, Shared, forward};
+use crate::{Error, Shared};
 use chassis::Shutdown;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::runtime::LocalOptions;
 
 /// Connections that wait in the kernel to be accepted: a burst of a few milliseconds.
 const BACKLOG: i32 = 1024;
-/// Client connections per worker; more wait in the kernel. Each takes about 20 KiB.
-const CONNECTIONS_MAX: usize = 16_384;
-/// Bytes of a request's head, and of what is read ahead of a body.
-const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Headers of a request.
-const HEADERS_MAX: usize = 100;
 /// After a refused accept (no descriptors left): time for some to come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -136,14 +125,20 @@ async fn work(worker: Rc<Worker>, sockets: Vec<TcpListener>, shutdown: Shutdown,
 
 async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
     loop {
-        if worker.open() >= CONNECTIONS_MAX {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+        if worker.shared.open.load(Relaxed) >= worker.limits.connections {
+            worker.shared.full.fetch_add(1, Relaxed);
+            if worker.evict() {
+                // They end as soon as they are polled.
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
             continue;
         }
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let _no_delay_is_a_wish = stream.set_nodelay(true);
-                tokio::task::spawn_local(drive(Rc::clone(&worker), stream, peer));
+                tokio::task::spawn_local(serve::drive(Rc::clone(&worker), stream, peer));
             }
             Err(error) => {
                 tracing::debug!(%error, "a connection could not be accepted");
@@ -151,35 +146,4 @@ async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
             }
         }
     }
-}
-
-/// Drives one client connection to its end.
-async fn drive(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
-    let conn = Arc::new(Conn::new(peer, Arc::clone(&worker.tick)));
-    worker.opened(&conn);
-    let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&conn)));
-    let service = {
-        let (worker, conn) = (Rc::clone(&worker), Arc::clone(&conn));
-        service_fn(move |request| forward::serve(Rc::clone(&worker), Arc::clone(&conn), request))
-    };
-    let mut http = http1::Builder::new();
-    http.max_buf_size(HEAD_BYTES_MAX).max_header_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
-    let mut connection = pin!(http.serve_connection(io, service).with_upgrades());
-    let mut told = false;
-    let ended = poll_fn(|cx| {
-        conn.driven_by(cx);
-        if conn.is_closing() {
-            return Poll::Ready(Ok(()));
-        }
-        if conn.is_stopping() && !told {
-            told = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await;
-    if let Err(error) = ended {
-        tracing::trace!(%error, peer = %conn.peer, "a connection ended badly");
-    }
-    worker.closed();
 }

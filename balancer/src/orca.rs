@@ -2,9 +2,8 @@
 
 use crate::view::Instance;
 use domain::{Load, LoadReport, LoadSource};
-use http::HeaderValue;
 use std::sync::atomic::Ordering::Relaxed;
-use wire::orca::{HEADER, OrcaReport};
+use wire::orca::OrcaReport;
 
 /// Tells a noted load of zero from none.
 const NOTED: u64 = 1 << 63;
@@ -15,14 +14,9 @@ const IN_FLIGHT_BITS: u32 = 20;
 /// Bits of the requests a second in tenths, one more than told; 0: not told.
 const RPS_BITS: u32 = 27;
 
-/// Notes what an instance said of its load in the header `endpoint-load-metrics`.
-pub fn note(instance: &Instance, header: &HeaderValue) {
-    note_named(instance, HEADER.as_bytes(), header.as_bytes());
-}
-
 /// Notes what an instance said of its load in a header or trailer of this name; the latest counts.
 /// What cannot be read, or says nothing of the load, is nothing.
-pub fn note_named(instance: &Instance, name: &[u8], value: &[u8]) {
+pub fn note(instance: &Instance, name: &[u8], value: &[u8]) {
     let Ok(report) = OrcaReport::parse(name, value) else { return };
     if let Some(load) = report.load() {
         instance.header_load.store(pack(load, &report), Relaxed);
@@ -106,9 +100,9 @@ mod tests {
     fn the_latest_readable_one_counts() {
         let id = "shop-0123456789".parse().unwrap();
         let instance = Instance::new(id, "127.0.0.1:1".parse().unwrap(), 1);
-        note_named(&instance, b"endpoint-load-metrics", b"TEXT cpu_utilization=0.9");
-        note_named(&instance, b"Endpoint-Load-Metrics-Bin", b"CQAAAAAAAOA/");
-        note_named(&instance, b"endpoint-load-metrics", b"TEXT cpu_utilization=-1");
+        note(&instance, b"endpoint-load-metrics", b"TEXT cpu_utilization=0.9");
+        note(&instance, b"Endpoint-Load-Metrics-Bin", b"CQAAAAAAAOA/");
+        note(&instance, b"endpoint-load-metrics", b"TEXT cpu_utilization=-1");
         assert_eq!(take(&instance).map(|r| r.load.ten_thousandths()), Some(5000));
     }
 }

@@ -1,28 +1,38 @@
 //! What the balancer saw of a request, recorded when it is over, however it ends.
 
+use crate::pool::Spot;
 use crate::view::{Entry, Instance};
 use crate::wait;
 use crate::worker::{Local, Worker};
 use domain::Mono;
 use std::cell::Cell;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// Counted for a client that went away before its answer.
 const CLIENT_GONE: u16 = 499;
 
+/// An instance, as the request has it.
+pub struct Place(Rc<Spot>);
+
+impl Deref for Place {
+    type Target = Arc<Instance>;
+    fn deref(&self) -> &Arc<Instance> {
+        &self.0.instance
+    }
+}
+
 /// One request at one instance. Dropping it takes the request off the instance's count.
 pub struct AtInstance {
     /// Where it is.
-    pub instance: Arc<Instance>,
+    pub instance: Place,
     /// The service's part of this worker.
     pub local: Rc<Local>,
     worker: Rc<Worker>,
     arrived: Mono,
     began: Mono,
     code: Cell<u16>,
-    answered: Cell<Mono>,
-    whole: Cell<bool>,
 }
 
 impl AtInstance {
@@ -37,21 +47,25 @@ impl AtInstance {
         now: Mono,
     ) -> Option<AtInstance> {
         entry.instance.enter(entry.max_in_flight, now).then(|| AtInstance {
-            instance: Arc::clone(&entry.instance),
+            instance: Place(local.pool.borrow_mut().spot(&entry.instance)),
             local: Rc::clone(local),
             worker: Rc::clone(worker),
             arrived,
             began: now,
             code: Cell::new(CLIENT_GONE),
-            answered: Cell::new(now),
-            whole: Cell::new(false),
         })
     }
 
+    /// The worker's part of the instance.
+    #[must_use]
+    pub fn spot(&self) -> &Spot {
+        &self.instance.0
+    }
+
     /// The answer's head came: 5xx is a failure.
-    pub fn answered(&self, status: http::StatusCode) {
-        self.code.set(status.as_u16());
-        self.record(!status.is_server_error());
+    pub fn answered(&self, status: u16) {
+        self.code.set(status);
+        self.record(status < 500);
     }
 
     /// No answer came: connect error, reset or time-out before the head, or nonsense.
@@ -65,14 +79,8 @@ impl AtInstance {
         self.code.set(0);
     }
 
-    /// All of the answer came with its head: the request is over, and the clock is not asked again.
-    pub fn ends_with_its_head(&self) {
-        self.whole.set(true);
-    }
-
     fn record(&self, ok: bool) {
         let now = self.worker.now();
-        self.answered.set(now);
         self.instance.record(ok, now.since(self.began), now);
     }
 
@@ -87,7 +95,7 @@ impl Drop for AtInstance {
     fn drop(&mut self) {
         self.instance.leave();
         let service = &self.local.service;
-        let now = if self.whole.get() { self.answered.get() } else { self.worker.now() };
+        let now = self.worker.now();
         let code = self.code.get();
         if code > 0 {
             service.stats[self.worker.index].answered(code, now.since(self.arrived));

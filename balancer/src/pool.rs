@@ -1,8 +1,12 @@
-//! Idle connections of one worker to one service's instances: newest first, bounded, swept.
+//! What one worker keeps of a service's instances: idle connections, newest first, bounded, swept.
 
 use crate::upstream::Upstream;
+use crate::view::Instance;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// Idle connections kept per worker and instance: enough for the burst of one core, and a fleet of
 /// cores and balancers stays below common limits of servers.
@@ -11,10 +15,42 @@ pub const IDLE_PER_INSTANCE_MAX: usize = 128;
 /// close first.
 pub const IDLE_MILLIS_MAX: u64 = 4_000;
 
-/// The idle connections.
+/// One instance as one worker has it: reached without touching what other cores write.
+#[derive(Debug)]
+pub struct Spot {
+    /// The instance.
+    pub instance: Arc<Instance>,
+    idle: RefCell<Vec<Upstream>>,
+}
+
+impl Spot {
+    /// The newest connection that still stands.
+    pub fn take(&self) -> Option<Upstream> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(upstream) = idle.pop() {
+            if upstream.is_idle() {
+                return Some(upstream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request.
+    pub fn give(&self, mut upstream: Upstream, tick: u64) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < IDLE_PER_INSTANCE_MAX {
+            upstream.idle_since = tick;
+            upstream.used = true;
+            upstream.seen = false;
+            idle.push(upstream);
+        }
+    }
+}
+
+/// The instances of a service.
 #[derive(Debug, Default)]
 pub struct Pool {
-    by_instance: HashMap<u64, Vec<Upstream>, BuildHasherDefault<Spread>>,
+    spots: HashMap<u64, Rc<Spot>, BuildHasherDefault<Spread>>,
 }
 
 /// Spreads instances' serial numbers. They are this process's own, so nobody can make them collide.
@@ -39,36 +75,21 @@ impl Hasher for Spread {
 }
 
 impl Pool {
-    /// The newest connection that still stands.
-    pub fn take(&mut self, instance: u64) -> Option<Upstream> {
-        let idle = self.by_instance.get_mut(&instance)?;
-        while let Some(upstream) = idle.pop() {
-            if upstream.is_idle() {
-                return Some(upstream);
-            }
-        }
-        None
-    }
-
-    /// Keeps a connection for the next request.
-    pub fn give(&mut self, instance: u64, mut upstream: Upstream, tick: u64) {
-        let idle = self.by_instance.entry(instance).or_default();
-        if idle.len() < IDLE_PER_INSTANCE_MAX {
-            upstream.idle_since = tick;
-            upstream.used = true;
-            upstream.seen = false;
-            idle.push(upstream);
-        }
+    /// The worker's part of an instance, made when first needed.
+    pub fn spot(&mut self, instance: &Arc<Instance>) -> Rc<Spot> {
+        let make = || Rc::new(Spot { instance: Arc::clone(instance), idle: RefCell::default() });
+        Rc::clone(self.spots.entry(instance.serial).or_insert_with(make))
     }
 
     /// Closes what is too old, ended, or leads to an instance that `wanted` does not know.
     pub fn sweep(&mut self, tick: u64, wanted: impl Fn(u64) -> bool) {
-        self.by_instance.retain(|instance, idle| {
-            if !wanted(*instance) {
+        self.spots.retain(|serial, spot| {
+            if !wanted(*serial) {
                 return false;
             }
-            idle.retain(|u| tick.saturating_sub(u.idle_since) < IDLE_MILLIS_MAX && u.is_idle());
-            !idle.is_empty()
+            let young = |u: &Upstream| tick.saturating_sub(u.idle_since) < IDLE_MILLIS_MAX;
+            spot.idle.borrow_mut().retain(|u| young(u) && u.is_idle());
+            true
         });
     }
 }

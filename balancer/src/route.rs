@@ -65,7 +65,7 @@ impl Table {
 
     /// The service for a host, as the client wrote it (a port is ignored), and a path.
     #[must_use]
-    pub fn find(&self, host: &[u8], path: &str) -> Option<&Arc<Service>> {
+    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<&Arc<Service>> {
         let host = without_port(host);
         let by_host = self.hosts.binary_search_by(|(h, _)| compare(h.as_bytes(), host));
         by_host
@@ -81,16 +81,16 @@ impl Table {
     }
 }
 
-fn longest<'a>(prefixes: &'a [Prefix], path: &str) -> Option<&'a Arc<Service>> {
+fn longest<'a>(prefixes: &'a [Prefix], path: &[u8]) -> Option<&'a Arc<Service>> {
     prefixes.iter().find(|p| covers(&p.path, path)).map(|p| &p.service)
 }
 
 /// `/api` covers `/api` and `/api/x`, not `/apix`; `/api/` covers only what is below it.
-fn covers(prefix: &str, path: &str) -> bool {
-    match path.strip_prefix(prefix) {
+fn covers(prefix: &str, path: &[u8]) -> bool {
+    match path.strip_prefix(prefix.as_bytes()) {
         None => false,
         Some(rest) => {
-            rest.is_empty() || prefix.ends_with('/') || rest.starts_with('/') || prefix.is_empty()
+            rest.is_empty() || prefix.ends_with('/') || rest.starts_with(b"/") || prefix.is_empty()
         }
     }
 }
@@ -135,7 +135,7 @@ mod tests {
             ("rest", &[], &["/public/", "/health"]),
         ]);
         let find = |host: &str, path: &str| {
-            table.find(host.as_bytes(), path).map(|s| s.name.as_str().to_owned())
+            table.find(host.as_bytes(), path.as_bytes()).map(|s| s.name.as_str().to_owned())
         };
         for (host, path, expected) in [
             ("shop.example.com", "/", Some("shop")),
@@ -160,6 +160,6 @@ mod tests {
     #[test]
     fn the_first_name_has_a_disputed_route() {
         let table = table(&[("b", &[], &["/"]), ("a", &[], &["/"])]);
-        assert_eq!(table.find(b"x", "/").unwrap().name.as_str(), "a");
+        assert_eq!(table.find(b"x", b"/").unwrap().name.as_str(), "a");
     }
 }

@@ -1,67 +1,104 @@
-//! After a switch of protocols: bytes in both directions until one side ends.
+//! After a switch of protocols: bytes in both directions until both sides ended.
 
-use crate::body::AnswerBody;
-use crate::conn::{Conn, Phase};
-use crate::head::Answer;
-use crate::outcome::AtInstance;
-use crate::upstream::Upstream;
-use bytes::Bytes;
-use http::{HeaderValue, Response, header};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use std::future::{Future, poll_fn};
+use crate::conn::Conn;
 use std::io;
-use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
-use tokio::io::AsyncWriteExt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
-/// Passes the 101 back and joins the two connections once it is out.
-pub fn open(
-    at: AtInstance,
-    answer: Answer,
-    upstream: Upstream,
-    upgrade: OnUpgrade,
-    conn: Arc<Conn>,
-) -> Response<AnswerBody> {
-    conn.enter(Phase::Tunnel);
-    let mut response = Response::new(AnswerBody::Whole(Bytes::new()));
-    *response.status_mut() = answer.status;
-    *response.headers_mut() = answer.headers;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    if let Some(protocol) = answer.upgrade {
-        headers.insert(header::UPGRADE, protocol);
-    }
-    tokio::task::spawn_local(async move {
-        let service = Arc::clone(&at.local.service);
-        service.tunnels.fetch_add(1, Relaxed);
-        let worker = std::rc::Rc::clone(at.worker());
-        worker.held_open();
-        let mut joined = pin!(join(upgrade, upstream));
-        let ended = poll_fn(|cx| {
-            conn.driven_by(cx);
-            if conn.is_closing() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-            joined.as_mut().poll(cx)
-        })
-        .await;
-        if let Err(error) = ended {
-            tracing::trace!(instance = %at.instance.id, %error, "a tunnel ended badly");
-        }
-        service.tunnels.fetch_sub(1, Relaxed);
-        worker.closed();
-    });
-    response
+/// One direction.
+struct Flow {
+    /// Read and not yet written.
+    pending: Vec<u8>,
+    written: usize,
+    ended: bool,
 }
 
-async fn join(upgrade: OnUpgrade, upstream: Upstream) -> io::Result<()> {
-    let upgraded = upgrade.await.map_err(io::Error::other)?;
-    let mut client = TokioIo::new(upgraded);
-    let (mut instance, read_ahead) = upstream.into_parts();
-    client.write_all(&read_ahead).await?;
-    tokio::io::copy_bidirectional(&mut client, &mut instance).await?;
-    Ok(())
+impl Flow {
+    fn new(ahead: Vec<u8>) -> Flow {
+        Flow { pending: ahead, written: 0, ended: false }
+    }
+
+    /// Passes on what there is; ready when this direction is over and its end was passed on.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut TcpStream,
+        to: &mut TcpStream,
+        conn: &Conn,
+        scratch: &mut [u8],
+    ) -> Poll<io::Result<()>> {
+        loop {
+            while self.written < self.pending.len() {
+                let left = &self.pending[self.written..];
+                let n = ready!(Pin::new(&mut *to).poll_write(cx, left))?;
+                if n == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.written += n;
+                conn.moved(n);
+            }
+            // A quiet direction keeps no buffer.
+            (self.pending, self.written) = (Vec::new(), 0);
+            if self.ended {
+                return Pin::new(&mut *to).poll_shutdown(cx);
+            }
+            let mut read = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut *from).poll_read(cx, &mut read))?;
+            let data = read.filled();
+            self.ended = data.is_empty();
+            if self.ended {
+                continue;
+            }
+            conn.moved(data.len());
+            let n = match Pin::new(&mut *to).poll_write(cx, data) {
+                Poll::Ready(done) => done?,
+                Poll::Pending => 0,
+            };
+            self.pending.extend_from_slice(&data[n..]);
+        }
+    }
+}
+
+/// A client and an instance that speak a protocol of their own.
+pub struct Tunnel {
+    client: TcpStream,
+    instance: TcpStream,
+    up: Flow,
+    down: Flow,
+    up_over: bool,
+    down_over: bool,
+}
+
+impl Tunnel {
+    /// Joins the two; each brings what was read ahead of it.
+    #[must_use]
+    pub fn new(client: (TcpStream, Vec<u8>), instance: (TcpStream, Vec<u8>)) -> Tunnel {
+        Tunnel {
+            client: client.0,
+            instance: instance.0,
+            up: Flow::new(client.1),
+            down: Flow::new(instance.1),
+            up_over: false,
+            down_over: false,
+        }
+    }
+
+    /// Goes on; ready when both directions are over, or one broke.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &Conn,
+        scratch: &mut [u8],
+    ) -> Poll<io::Result<()>> {
+        let Tunnel { client, instance, up, down, up_over, down_over } = self;
+        if !*up_over && up.poll(cx, client, instance, conn, scratch)?.is_ready() {
+            *up_over = true;
+        }
+        if !*down_over && down.poll(cx, instance, client, conn, scratch)?.is_ready() {
+            *down_over = true;
+        }
+        if *up_over && *down_over { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
 }

@@ -1,16 +1,25 @@
 //! One core's own state: its pickers, retry budgets and idle connections, reached without a lock.
 
-use crate::conn::{Conn, Tick};
+use crate::conn::{Conn, Ending, Phase, Tick};
+use crate::http::access::Seen;
+use crate::http::client::Buffers;
+use crate::limits::Limits;
 use crate::pool::Pool;
-use crate::upstream::READ_BYTES;
 use crate::view::Service;
 use crate::{Shared, route::Table};
 use domain::Mono;
 use picker::{Budget, Picker};
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Weak};
+
+/// Bytes read at once, from clients and from instances: a large body needs few system calls, and
+/// the memory stays in the processor's cache, since all connections of a worker share it.
+const SCRATCH_BYTES: usize = 64 << 10;
+
+/// One in so many connections is closed at once when all places are taken.
+const EVICTED_SHARE: usize = 64;
 
 /// What one worker keeps of one service.
 #[derive(Debug)]
@@ -32,26 +41,36 @@ pub struct Worker {
     /// What all workers share.
     pub shared: Arc<Shared>,
     /// The coarse clock.
-    pub tick: Arc<Tick>,
-    /// For reads of answers' heads, one at a time.
+    pub tick: Rc<Tick>,
+    /// What protects it.
+    pub limits: Rc<Limits>,
+    /// For reads, one at a time.
     pub scratch: RefCell<Box<[u8]>>,
+    /// Memory of requests that are over.
+    pub buffers: RefCell<Buffers>,
     locals: RefCell<Vec<Option<Rc<Local>>>>,
     conns: RefCell<Vec<Weak<Conn>>>,
     open: Cell<usize>,
+    ids: Cell<u64>,
 }
 
 impl Worker {
     /// A worker without anything yet.
     #[must_use]
     pub fn new(index: usize, shared: Arc<Shared>) -> Worker {
+        let ids = shared.seed ^ (index as u64).rotate_right(8);
+        let limits = Rc::new(shared.limits.clone());
         Worker {
             index,
             shared,
-            tick: Arc::new(Tick::default()),
-            scratch: RefCell::new(vec![0; READ_BYTES].into_boxed_slice()),
+            tick: Rc::new(Tick::default()),
+            limits,
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            buffers: RefCell::default(),
             locals: RefCell::default(),
             conns: RefCell::default(),
             open: Cell::new(0),
+            ids: Cell::new(ids),
         }
     }
 
@@ -87,25 +106,62 @@ impl Worker {
 
     /// The service a request is for.
     #[must_use]
-    pub fn find(&self, host: &[u8], path: &str) -> Option<Rc<Local>> {
+    pub fn find(&self, host: &[u8], path: &[u8]) -> Option<Rc<Local>> {
         let table: arc_swap::Guard<Arc<Table>> = self.shared.table.load();
         table.find(host, path).map(|service| self.local(service))
     }
 
     /// Adds a connection to those that are swept.
-    pub fn opened(&self, conn: &Arc<Conn>) {
+    pub fn opened(&self, conn: &Rc<Conn>) {
         self.open.set(self.open.get() + 1);
-        self.conns.borrow_mut().push(Arc::downgrade(conn));
-    }
-
-    /// A tunnel took a connection over: it counts on.
-    pub fn held_open(&self) {
-        self.open.set(self.open.get() + 1);
+        self.shared.open.fetch_add(1, Relaxed);
+        self.conns.borrow_mut().push(Rc::downgrade(conn));
     }
 
     /// A connection ended.
     pub fn closed(&self) {
         self.open.set(self.open.get().saturating_sub(1));
+        self.shared.open.fetch_sub(1, Relaxed);
+    }
+
+    /// The sweep ended a connection.
+    pub fn ended(&self, why: Ending) {
+        self.shared.ended[why as usize].fetch_add(1, Relaxed);
+    }
+
+    /// An id for a request that has none: sixteen hexadecimal digits, each once in this process and
+    /// by chance in the world.
+    #[must_use]
+    pub fn fresh_id(&self) -> [u8; 16] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        // A step of the golden ratio and a mix (SplitMix64): neighbours look unrelated.
+        let state = self.ids.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.ids.set(state);
+        let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^= mixed >> 31;
+        std::array::from_fn(|place| DIGITS[(mixed >> (60 - 4 * place)) as usize & 15])
+    }
+
+    /// Logs a request, if there is a log.
+    pub fn log(&self, seen: impl FnOnce() -> Seen) {
+        if let Some(log) = &self.shared.access {
+            log.tell(seen(), self.now());
+        }
+    }
+
+    /// Makes room for a new connection where all places are taken: the connections that are idle
+    /// longest end. True if there was one.
+    #[must_use]
+    pub fn evict(&self) -> bool {
+        let conns = self.conns.borrow();
+        let idle = conns.iter().filter_map(Weak::upgrade).filter(|c| c.phase() == Phase::Idle);
+        let mut idle: Vec<_> = idle.filter(|c| c.ending().is_none()).collect();
+        idle.sort_unstable_by_key(|c| std::cmp::Reverse(c.quiet()));
+        // Some at once, so that a full house does not sort its guests for each newcomer.
+        idle.truncate((conns.len() / EVICTED_SHARE).max(1));
+        idle.iter().for_each(|conn| conn.end(Ending::Evicted));
+        !idle.is_empty()
     }
 
     /// Connections open now.
@@ -124,7 +180,7 @@ impl Worker {
     /// Moves the coarse clock on, checks deadlines, closes idle connections.
     pub fn sweep(&self) {
         let now = u64::try_from(self.now().0.as_millis()).unwrap_or(u64::MAX);
-        self.tick.0.store(now, Relaxed);
+        self.tick.0.set(now);
         self.conns.borrow_mut().retain(|conn| match conn.upgrade() {
             Some(conn) => {
                 conn.check();
