@@ -186,11 +186,11 @@ impl Conn {
 
     /// Whether the client moved fewer bytes than it must in the time it was waited for.
     fn is_too_slow(&self) -> bool {
-        let allowed = match self.moved.get().saturating_mul(1000).checked_div(self.limits.rate_bytes)
-        {
-            Some(earned) => self.limits.slow_millis.saturating_add(earned),
-            None => return false,
-        };
+        let allowed =
+            match self.moved.get().saturating_mul(1000).checked_div(self.limits.rate_bytes) {
+                Some(earned) => self.limits.slow_millis.saturating_add(earned),
+                None => return false,
+            };
         self.waited.get() > allowed
     }
 

@@ -92,7 +92,9 @@ impl Passage<'_> {
             let additions = serve::additions(request);
             let mut going = Exchange::new(request, up, upstream, &at, &additions);
             let fault = match serve::exchange(self.worker, client, &mut going).await {
-                Ok(()) => return self.ended(going, &at).unwrap_or_else(|up| Served::Switched(up, at)),
+                Ok(()) => {
+                    return self.ended(going, &at).unwrap_or_else(|up| Served::Switched(up, at));
+                }
                 Err(fault) => fault,
             };
             let passed_on = going.status() > 0;
@@ -214,7 +216,9 @@ impl Passage<'_> {
             Fault::BadBody(why) => {
                 problem(Kind::BadRequest, format!("the request's body is framed wrongly: {why}"))
             }
-            Fault::TooLarge => problem(Kind::TooLarge, "the request's body is larger than it may be"),
+            Fault::TooLarge => {
+                problem(Kind::TooLarge, "the request's body is larger than it may be")
+            }
             Fault::Client => return Served::Gone,
         })
     }
@@ -259,4 +263,5 @@ impl Passage<'_> {
 }
 
 /// Said when it is not known what became of the request.
-const LOST: &str = "the instance was lost before it answered; the request may have been carried out";
+const LOST: &str =
+    "the instance was lost before it answered; the request may have been carried out";

@@ -204,9 +204,10 @@ impl Balancer {
         };
         let access = match &config.access_log {
             None => None,
-            Some(log) => Some(Log::open(log, Arc::clone(&deps.clock)).map_err(|source| {
-                Error::AccessLog { path: log.path.clone(), source }
-            })?),
+            Some(log) => Some(
+                Log::open(log, Arc::clone(&deps.clock))
+                    .map_err(|source| Error::AccessLog { path: log.path.clone(), source })?,
+            ),
         };
         let shared = Arc::new(Shared {
             id: config.id.clone(),

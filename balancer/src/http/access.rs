@@ -214,7 +214,8 @@ fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
 }
 
 fn write_one(line: &mut Vec<u8>, record: &Record, format: Format) {
-    let (Record { seen, took, at }, version) = (record, if record.seen.old { "1.0" } else { "1.1" });
+    let (Record { seen, took, at }, version) =
+        (record, if record.seen.old { "1.0" } else { "1.1" });
     match format {
         Format::Json => {
             let document = serde_json::json!({

@@ -207,10 +207,7 @@ fn write(
     for (index, header) in headers.iter().enumerate() {
         let passes = match fields[index] {
             Field::ContentLength => !lengthless,
-            Field::Connection
-            | Field::TransferEncoding
-            | Field::Hop
-            | Field::LoadMetrics => false,
+            Field::Connection | Field::TransferEncoding | Field::Hop | Field::LoadMetrics => false,
             Field::Upgrade => {
                 if answer.status == SWITCHING {
                     stretches.flush(head, out);

@@ -206,7 +206,8 @@ impl Client {
     /// Closes so that what was written so far never looks complete, where an end would.
     pub fn abort(self) {
         // A connection that cannot be told to is closed all the same.
-        let _closed = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+        let _closed =
+            socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
     }
 
     /// The bare stream and what was read ahead, for a tunnel.

@@ -191,10 +191,7 @@ fn method(name: &[u8]) -> Result<Method, Refused> {
     }
 }
 
-fn judge<'a>(
-    head: &[u8],
-    parsed: &'a httparse::Request<'_, '_>,
-) -> Result<Judged<'a>, Refused> {
+fn judge<'a>(head: &[u8], parsed: &'a httparse::Request<'_, '_>) -> Result<Judged<'a>, Refused> {
     if !field::has_clean_lines(head) {
         return Err(refused(400, "a line of the request ends without carriage return"));
     }

@@ -210,11 +210,7 @@ fn poll_request(
 
 const TOO_LONG: &str = "the request's head is too long";
 
-fn parse(
-    worker: &Worker,
-    conn: &Conn,
-    bytes: &[u8],
-) -> Result<Option<(Request, usize)>, Refused> {
+fn parse(worker: &Worker, conn: &Conn, bytes: &[u8]) -> Result<Option<(Request, usize)>, Refused> {
     let origin = Origin {
         peer: conn.peer.as_bytes(),
         fresh_id: worker.fresh_id(),
@@ -285,12 +281,7 @@ async fn buffer(
 }
 
 /// What becomes of the connection after a request was served.
-async fn after(
-    client: &mut Client,
-    request: &Request,
-    up: &Up,
-    served: Served,
-) -> Next {
+async fn after(client: &mut Client, request: &Request, up: &Up, served: Served) -> Next {
     match served {
         Served::Whole { keep: true } => Next::Request,
         // Whatever else the client sends is not heard.
@@ -307,12 +298,7 @@ async fn after(
 }
 
 /// Refuses a request. If its body was not read, nothing else is on this connection.
-async fn refuse(
-    client: &mut Client,
-    request: &Request,
-    up: &Up,
-    refusal: &Refusal,
-) -> Next {
+async fn refuse(client: &mut Client, request: &Request, up: &Up, refusal: &Refusal) -> Next {
     let keep = request.keep && up.has_ended() && !client.conn.is_stopping();
     let head_only = request.method == Method::Head;
     let manner = Manner { id: request.id(), keep, old: request.old, head_only };
@@ -379,7 +365,11 @@ pub fn additions(request: &Request) -> impl Fn(&Answer, &mut Vec<u8>) + '_ {
 }
 
 /// Runs an exchange to its end.
-pub async fn exchange(worker: &Worker, client: &mut Client, going: &mut Exchange<'_>) -> Result<(), Fault> {
+pub async fn exchange(
+    worker: &Worker,
+    client: &mut Client,
+    going: &mut Exchange<'_>,
+) -> Result<(), Fault> {
     poll_fn(|cx| going.poll(cx, client, &mut worker.scratch.borrow_mut())).await
 }
 
