@@ -98,19 +98,17 @@ impl Passage<'_> {
                 Err(fault) => fault,
             };
             let passed_on = going.status() > 0;
-            match fault {
-                Fault::Lost if !passed_on => {
-                    self.lost(&at, stale, &mut tries);
-                    let again = tries.reached < TRIES_MAX && up.can_repeat();
-                    if !again || !self.may_repeat(request) {
-                        return self.refused(problem(Kind::BadGateway, LOST));
-                    }
-                    up.again();
-                    self.retried();
-                    now = self.worker.now();
-                }
-                fault => return self.failed(fault, &at, passed_on),
+            if passed_on || !matches!(fault, Fault::Lost) {
+                return self.failed(fault, &at, passed_on);
             }
+            self.lost(&at, stale, &mut tries);
+            let again = tries.reached < TRIES_MAX && up.can_repeat();
+            if !again || !self.may_repeat(request) {
+                return self.refused(problem(Kind::BadGateway, LOST));
+            }
+            up.again();
+            self.retried();
+            now = self.worker.now();
         }
     }
 

@@ -15,7 +15,9 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Bytes of a request's target; more is answered 414.
     pub target_bytes: usize,
-    /// Bytes of a request's body; more is answered 413. 0: no bound but the service's own.
+    /// Bytes of a request's body; more is answered 413. A service may be stricter
+    /// (`route.body_max`). Bodies are streamed, so that this is no bound on memory; it keeps a
+    /// client from sending for ever.
     pub body_bytes: u64,
     /// A quiet keep-alive connection is closed after this: longer than common clients keep theirs
     /// (60 s), so that the client closes first and no request meets a closing connection.
@@ -46,7 +48,7 @@ impl Default for Limits {
             connections: 32_768,
             head_bytes: 64 << 10,
             target_bytes: 16 << 10,
-            body_bytes: 0,
+            body_bytes: 16 << 30,
             idle_millis: 75_000,
             head_millis: 10_000,
             answer_millis: 120_000,

@@ -63,7 +63,7 @@ mod tests {
     fn said(value: &'static str) -> Option<(u16, Option<u32>, Option<u64>)> {
         let id = "shop-0123456789".parse().unwrap();
         let instance = Instance::new(id, "127.0.0.1:1".parse().unwrap(), 1);
-        note(&instance, &HeaderValue::from_static(value));
+        note(&instance, b"endpoint-load-metrics", value.as_bytes());
         let taken = take(&instance).map(|report| {
             assert_eq!(report.source, LoadSource::Header);
             (report.load.ten_thousandths(), report.in_flight, report.rps_milli)

@@ -140,7 +140,12 @@ impl Worker {
         let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^= mixed >> 31;
-        std::array::from_fn(|place| DIGITS[(mixed >> (60 - 4 * place)) as usize & 15])
+        let bytes = mixed.to_be_bytes();
+        std::array::from_fn(|place| {
+            let byte = bytes[place / 2];
+            let half = if place % 2 == 0 { byte >> 4 } else { byte & 15 };
+            DIGITS[usize::from(half)]
+        })
     }
 
     /// Logs a request, if there is a log.

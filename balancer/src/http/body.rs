@@ -63,6 +63,16 @@ impl Reader {
         }
     }
 
+    /// Bytes that are sure to come, as far as the framing says.
+    #[must_use]
+    pub fn announced(&self) -> u64 {
+        match self {
+            Reader::Length(left) => *left,
+            Reader::Chunked(chunks) => chunks.announced(),
+            Reader::Close => 0,
+        }
+    }
+
     /// Whether nothing more is needed.
     #[must_use]
     pub fn is_done(&self) -> bool {

@@ -108,6 +108,12 @@ impl Chunks {
         self.state == State::Done
     }
 
+    /// Bytes of the chunk at hand that are still to come, as its size said.
+    #[must_use]
+    pub fn announced(&self) -> u64 {
+        if let State::Data(left) = self.state { left } else { 0 }
+    }
+
     /// A whole line without its CR LF, put together from before and now. A bare LF or CR is refused,
     /// as is a line over `max`.
     fn take_line(

@@ -101,12 +101,15 @@ impl Up {
             let (piece, n) =
                 self.reader.step(&bytes[used..]).map_err(|Nonsense(why)| Fault::BadBody(why))?;
             used += n;
+            if let Piece::Data(data) = &piece {
+                self.bytes = self.bytes.saturating_add(data.len() as u64);
+            }
+            // A chunk that is too large is refused by its size, before it came.
+            if self.bytes.saturating_add(self.reader.announced()) > self.bytes_max {
+                return Err(Fault::TooLarge);
+            }
             match piece {
                 Piece::Data(data) => {
-                    self.bytes = self.bytes.saturating_add(data.len() as u64);
-                    if self.bytes > self.bytes_max {
-                        return Err(Fault::TooLarge);
-                    }
                     body::write(out, self.framing, data);
                     // A length needs no mark at its end.
                     self.ended = self.framing != Framing::Chunked && self.reader.is_done();
@@ -354,7 +357,13 @@ impl<'a> Exchange<'a> {
         match fault {
             Fault::BadBody(why) if self.status > 0 => Fault::Broken(why),
             Fault::TooLarge if self.status > 0 => Fault::Broken("the request's body is too large"),
-            other => other,
+            Fault::BadBody(_)
+            | Fault::TooLarge
+            | Fault::Lost
+            | Fault::Nonsense(_)
+            | Fault::Late
+            | Fault::Client
+            | Fault::Broken(_) => fault,
         }
     }
 

@@ -124,16 +124,15 @@ pub struct Origin<'a> {
     pub target_bytes_max: usize,
 }
 
+/// What reading the front of some bytes gave; a refusal gives the memory back.
+pub type Outcome = Result<Option<(Request, usize)>, (Refused, Vec<u8>)>;
+
 /// Reads the head at the front of `bytes`, and writes it for the instance into `out`, which is
 /// empty. `Ok(None)`: more bytes are needed. Otherwise the request and the length of its head.
 ///
 /// # Errors
 /// [`Refused`]: it is not HTTP/1.1, or could be read in two ways.
-pub fn read(
-    bytes: &[u8],
-    origin: &Origin<'_>,
-    out: Vec<u8>,
-) -> Result<Option<(Request, usize)>, (Refused, Vec<u8>)> {
+pub fn read(bytes: &[u8], origin: &Origin<'_>, out: Vec<u8>) -> Outcome {
     let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let outcome = parsed.parse_with_uninit_headers(bytes, &mut headers);
@@ -285,11 +284,7 @@ impl<'a> Found<'a> {
             (None, None) if old => b"",
             (None, _) => return Err(refused(400, "a request needs a Host header")),
         };
-        let plain = |b: &u8| {
-            b.is_ascii_alphanumeric()
-                || matches!(b, b'.' | b'-' | b'_' | b'~' | b':' | b'[' | b']' | b'%')
-        };
-        if host.iter().all(plain) {
+        if is_host(host) || (old && host.is_empty()) {
             Ok(host)
         } else {
             Err(refused(400, "the Host header is no host"))
@@ -307,6 +302,28 @@ impl<'a> Found<'a> {
             (false, None) => Ok(Framing::None),
         }
     }
+}
+
+/// Whether this is a name or an address, with a port or without (RFC 9110, 7.2; RFC 3986, 3.2.2).
+fn is_host(host: &[u8]) -> bool {
+    let end = match host {
+        [b'[', ..] => memchr::memchr(b']', host).map_or(0, |end| end + 1),
+        _ => memchr::memchr(b':', host).unwrap_or(host.len()),
+    };
+    let (name, port) = host.split_at(end);
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'~' | b'%');
+    let right = match name {
+        [b'[', address @ .., b']'] => {
+            !address.is_empty() && address.iter().all(|b| plain(b) || *b == b':')
+        }
+        name => !name.is_empty() && name.iter().all(plain),
+    };
+    let port_right = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    right && port_right
 }
 
 /// Splits a target into path with query, and its host if it has one.

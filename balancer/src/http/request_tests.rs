@@ -27,6 +27,11 @@ fn what_could_be_read_in_two_ways_is_refused() {
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: user@b\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a:1:2\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
         ("GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", 400),
         ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -135,6 +140,8 @@ fn bodies_upgrades_and_versions_are_told() {
     let (request, _) =
         passed("PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n");
     assert!(request.expects);
+    let (request, _) = passed("GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n");
+    assert_eq!(request.host(), b"[::1]:80");
     let (request, _) = passed("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(request.path(), b"*");
 }

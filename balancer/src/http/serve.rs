@@ -240,10 +240,8 @@ async fn serve_one(worker: &Rc<Worker>, client: &mut Client, mut request: Reques
     };
     local.service.touch(arrived);
     local.budget.borrow_mut().request();
-    let bytes_max = match worker.limits.body_bytes {
-        0 => u64::MAX,
-        max => max,
-    };
+    let own = local.service.front.load().body_max.map_or(u64::MAX, |max| max.0);
+    let bytes_max = worker.limits.body_bytes.min(own);
     let mut up = Up::new(&request, bytes_max);
     let body = match request.framing {
         Framing::Length(n) if n > bytes_max => Err(Fault::TooLarge),
