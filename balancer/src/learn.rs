@@ -5,7 +5,7 @@ use crate::view::{Entry, Instance, Service, Snapshot};
 use crate::{Shared, wait};
 use domain::{
     InstanceId, LoadReading, Mono, RouteEntry, RouteState, RouteTable, ServiceFront, ServiceName,
-    Timestamp,
+    Terms, Timestamp,
 };
 use picker::outlier::{self, Ejection, Standing};
 use picker::{Capacity, Crowd, Field, Reported, Rng, capacity};
@@ -22,6 +22,7 @@ pub const FORGET_AFTER: Duration = Duration::from_secs(60);
 struct Member {
     instance: Arc<Instance>,
     route: RouteEntry,
+    terms: Terms,
     ready_since: Mono,
     reading: Option<Timestamp>,
     reported: Option<Reported>,
@@ -181,6 +182,29 @@ impl World {
         }
     }
 
+    /// Takes the terms that stand; who is not named goes by what was configured.
+    pub fn take_terms(&mut self, terms: &BTreeMap<InstanceId, Terms>, now: Mono) {
+        let mut changed = Vec::new();
+        for (name, known) in &mut self.services {
+            let mut any = false;
+            for (id, member) in &mut known.members {
+                let terms = terms.get(id).copied().unwrap_or_default();
+                let before = std::mem::replace(&mut member.terms, terms);
+                any |= before != terms;
+                if (before.weight == 0) != (terms.weight == 0) {
+                    let takes = terms.weight > 0;
+                    tracing::info!(instance = %id, takes, "its agent says whether it takes requests");
+                }
+            }
+            if any {
+                changed.push(name.clone());
+            }
+        }
+        for name in changed {
+            self.publish(&name, now);
+        }
+    }
+
     /// Publishes a service's snapshot, and lets those go who wait for it.
     fn publish(&mut self, name: &ServiceName, now: Mono) {
         let balancers = self.crowd.size(now);
@@ -194,8 +218,8 @@ impl World {
             instance: Arc::clone(&m.instance),
             ready: m.route.state == RouteState::Ready,
             ejected: m.ejection.until.is_some(),
-            weight: weight * f64::from(m.route.weight) / 100.0,
-            max_in_flight: m.route.max_in_flight.max(1),
+            weight: weight * percent(m.route.weight) * percent(m.terms.weight),
+            max_in_flight: m.max_in_flight(),
             reported: m.reported,
             ready_since: m.ready_since,
         });
@@ -315,11 +339,20 @@ impl Known {
     }
 }
 
+fn percent(weight: u32) -> f64 {
+    f64::from(weight) / 100.0
+}
+
 impl Member {
+    fn max_in_flight(&self) -> u32 {
+        self.route.max_in_flight.min(self.terms.max_in_flight.unwrap_or(u32::MAX)).max(1)
+    }
+
     fn new(route: &RouteEntry, serial: u64, now: Mono) -> Member {
         Member {
             instance: Arc::new(Instance::new(route.instance.clone(), route.address, serial)),
             route: route.clone(),
+            terms: Terms::AS_CONFIGURED,
             ready_since: now,
             reading: None,
             reported: None,

@@ -21,6 +21,7 @@ mod refuse;
 mod route;
 mod save;
 mod stats;
+mod terms;
 #[cfg(test)]
 mod testing;
 mod tunnel;

@@ -13,6 +13,7 @@ pub mod money;
 pub mod node;
 pub mod route;
 pub mod service;
+pub mod terms;
 pub mod time;
 pub mod units;
 
@@ -35,5 +36,6 @@ pub use service::{
     Band, Engine, Health, Hibernate, Hold, Isolation, Lifecycle, LoadPolicy, Mount, Needs, Replace,
     Rollout, Route, Run, ServiceGroup, ServiceSpec, SpecError, Vertical,
 };
+pub use terms::Terms;
 pub use time::{Clock, Epoch, Generation, Mono, Timestamp};
 pub use units::{Bytes, Load, MilliCpu, Resources, Share, UnitError};

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use chassis::{Identity, Listen, Metrics, PeerUrl, Readiness, Shutdown, SystemClock};
 use domain::{
     Ability, BalancerId, Clock, Demand, InstanceId, LoadReport, LoadSource, RouteGen, RouteTable,
-    ServiceFront, ServiceName,
+    ServiceFront, ServiceName, Terms,
 };
 use load_receiver::{Config, Deps, run};
 use scoreboard::testing::{PATIENCE, front, instance, routes, service};
@@ -80,6 +80,12 @@ impl Board for Board1 {
     }
     async fn abilities(&self) -> Result<BTreeMap<BalancerId, Ability>, BoardError> {
         self.inner.abilities().await
+    }
+    async fn write_terms(&self, terms: &[(InstanceId, Terms)]) -> Result<(), BoardError> {
+        self.inner.write_terms(terms).await
+    }
+    async fn terms(&self) -> Result<BTreeMap<InstanceId, Terms>, BoardError> {
+        self.inner.terms().await
     }
     async fn service(&self, service: &ServiceName) -> Result<ServiceView, BoardError> {
         self.here("read")?;

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use domain::{
-    Ability, BalancerId, Change, Demand, LoadReading, LoadReport, RouteGen, RouteTable,
-    ServiceFront, ServiceName,
+    Ability, BalancerId, Change, Demand, InstanceId, LoadReading, LoadReport, RouteGen, RouteTable,
+    ServiceFront, ServiceName, Terms,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -145,6 +145,13 @@ pub trait Board: Send + Sync + 'static {
 
     /// What live balancers last said they can do: of those heard within [`BALANCER_LIVE`].
     async fn abilities(&self) -> Result<BTreeMap<BalancerId, Ability>, BoardError>;
+
+    /// Takes terms of instances; those as configured take former ones back. Like a load, what is
+    /// not written again within [`LOAD_TTL`] is forgotten. No change is told.
+    async fn write_terms(&self, terms: &[(InstanceId, Terms)]) -> Result<(), BoardError>;
+
+    /// The terms that stand, of instances whose agents changed them.
+    async fn terms(&self) -> Result<BTreeMap<InstanceId, Terms>, BoardError>;
 
     /// One service's front, routes and loads.
     async fn service(&self, service: &ServiceName) -> Result<ServiceView, BoardError>;

@@ -4,6 +4,7 @@
 mod ability;
 mod front;
 mod json;
+mod terms;
 
 use domain::{
     Change, Load, LoadReading, LoadReport, LoadSource, Revision, RouteEntry, RouteGen, RouteState,
@@ -14,11 +15,15 @@ use std::str::FromStr;
 pub use ability::{ability, read_ability};
 pub use front::{front, read_front};
 pub use json::{demand, read_demand};
+pub use terms::{read_terms, terms};
 
 /// Longest route or report text read: an IPv6 address and a handful of numbers, several times over.
 pub const LINE_BYTES_MAX: usize = 512;
 /// Most instances of a table or board read: twice the most a service may have, as during a rollout.
 pub const INSTANCES_MAX: usize = 2 * ServiceSpec::INSTANCES_MAX as usize;
+
+/// Most instances whose terms are read: the size of a cell.
+pub const TERMS_MAX: usize = 150_000;
 
 /// Stands for a value nobody told.
 const NONE: &str = "-";

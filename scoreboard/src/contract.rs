@@ -3,8 +3,8 @@
 use crate::board::{BALANCER_LIVE, Board, HEARTBEAT_TTL, LOAD_TTL};
 use crate::testing::{PATIENCE, front, instance, report, routes, service};
 use async_trait::async_trait;
-use domain::{Ability, BalancerId, Change, Demand, LoadSource, Timestamp};
-use std::collections::BTreeSet;
+use domain::{Ability, BalancerId, Change, Demand, LoadSource, Terms, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -33,6 +33,7 @@ pub async fn run(subject: &dyn Subject) {
     services_without_balancer_have_loads_too(subject).await;
     demand_is_fresh_or_absent(subject).await;
     abilities_are_those_of_live_balancers(subject).await;
+    terms_stand_as_long_as_they_are_told(subject).await;
     every_write_is_told(subject.board()).await;
     large_batches_are_recorded_whole(subject.board()).await;
 }
@@ -275,6 +276,28 @@ async fn abilities_are_those_of_live_balancers(subject: &dyn Subject) {
     assert!(!said.contains_key(&able) && said.contains_key(&lame), "the silent one is left out");
     subject.pass(HEARTBEAT_TTL).await;
     assert!(!board.abilities().await.expect("readable").contains_key(&lame));
+}
+
+async fn terms_stand_as_long_as_they_are_told(subject: &dyn Subject) {
+    let board = subject.board();
+    let [first, second] = [1, 2].map(|n| instance("termed", n));
+    let none = BTreeMap::new();
+    let half = Terms { weight: 50, max_in_flight: Some(7) };
+    board.write_terms(&[]).await.expect("written");
+    let both = [(first.clone(), Terms::NOTHING_NEW), (second.clone(), Terms::NOTHING_NEW)];
+    board.write_terms(&both).await.expect("written");
+    board.write_terms(&[(second.clone(), half)]).await.expect("written");
+    let both = BTreeMap::from([(first.clone(), Terms::NOTHING_NEW), (second.clone(), half)]);
+    assert_eq!(board.terms().await.expect("readable"), both);
+    board.write_terms(&[(second.clone(), Terms::AS_CONFIGURED)]).await.expect("written");
+    subject.pass(LOAD_TTL / 2).await;
+    assert_eq!(board.terms().await.expect("readable").len(), 1, "taken back");
+    board.write_terms(&[(second.clone(), half)]).await.expect("written");
+    subject.pass(LOAD_TTL / 2).await;
+    let second_alone = BTreeMap::from([(second, half)]);
+    assert_eq!(board.terms().await.expect("readable"), second_alone, "the other was not renewed");
+    subject.pass(LOAD_TTL).await;
+    assert_eq!(board.terms().await.expect("readable"), none);
 }
 
 async fn every_write_is_told(board: &dyn Board) {

@@ -11,6 +11,7 @@
 //! | `tally:services` | hash | service -> JSON | none |
 //! | `tally:balancers` | sorted set | balancer -> heartbeat, ms of the server's time | members [`HEARTBEAT_TTL`] |
 //! | `tally:balancers:abilities` | hash | balancer -> JSON | dead balancers' fields leave when read |
+//! | `tally:terms` | hash | instance -> `weight max_in_flight at_ms`, where its agent changed them | [`LOAD_TTL`] after the last word |
 //! | `tally:changes` | channel | lines `front S`, `routes S`, `loads S`, `demand S` | - |
 //!
 //! `{S}` is the service's name in braces: a hash tag, so that its keys share a cluster slot.
@@ -33,6 +34,8 @@ pub const SERVICES: &str = "tally:services";
 pub const BALANCERS: &str = "tally:balancers";
 /// Hash of what each balancer can do.
 pub const ABILITIES: &str = "tally:balancers:abilities";
+/// Hash of the terms that agents changed.
+pub const TERMS: &str = "tally:terms";
 /// Channel of changes.
 pub const CHANGES: &str = "tally:changes";
 /// Field of a route hash that holds its version; no instance id has an underscore.

@@ -7,7 +7,7 @@ use crate::board::{
 use async_trait::async_trait;
 use domain::{
     Ability, BalancerId, Change, Clock, Demand, InstanceId, LoadReading, LoadReport, Mono,
-    RouteGen, RouteTable, ServiceFront, ServiceName, Timestamp,
+    RouteGen, RouteTable, ServiceFront, ServiceName, Terms, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,6 +73,7 @@ struct Shelves {
     services: BTreeMap<ServiceName, Shelf>,
     balancers: BTreeMap<BalancerId, Mono>,
     abilities: BTreeMap<BalancerId, Ability>,
+    terms: BTreeMap<InstanceId, (Terms, Mono)>,
 }
 
 /// The board of `tally up` without Redis, and of tests and the simulator.
@@ -242,6 +243,26 @@ impl Board for MemoryBoard {
             |b: &BalancerId| balancers.get(b).is_some_and(|beat| now.since(*beat) < BALANCER_LIVE);
         abilities.retain(|balancer, _| balancers.contains_key(balancer));
         Ok(abilities.iter().filter(|(b, _)| live(b)).map(|(b, a)| (b.clone(), a.clone())).collect())
+    }
+
+    async fn write_terms(&self, terms: &[(InstanceId, Terms)]) -> Result<(), BoardError> {
+        let now = self.clock.monotonic();
+        let mut shelves = self.lock();
+        for (instance, terms) in terms {
+            if *terms == Terms::AS_CONFIGURED {
+                shelves.terms.remove(instance);
+            } else {
+                shelves.terms.insert(instance.clone(), (*terms, now));
+            }
+        }
+        Ok(())
+    }
+
+    async fn terms(&self) -> Result<BTreeMap<InstanceId, Terms>, BoardError> {
+        let now = self.clock.monotonic();
+        let mut shelves = self.lock();
+        shelves.terms.retain(|_, (_, at)| now.since(*at) < LOAD_TTL);
+        Ok(shelves.terms.iter().map(|(id, (terms, _))| (id.clone(), *terms)).collect())
     }
 
     async fn service(&self, service: &ServiceName) -> Result<ServiceView, BoardError> {

@@ -3,6 +3,7 @@
 mod abilities;
 mod link;
 mod scripts;
+mod terms;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,7 @@ use ::redis::{Pipeline, pipe};
 use async_trait::async_trait;
 use domain::{
     Ability, BalancerId, Change, Clock, Demand, InstanceId, LoadReading, LoadReport, RouteGen,
-    RouteTable, ServiceFront, ServiceName, Timestamp,
+    RouteTable, ServiceFront, ServiceName, Terms, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -367,6 +368,14 @@ impl Board for RedisBoard {
 
     async fn abilities(&self) -> Result<BTreeMap<BalancerId, Ability>, BoardError> {
         self.live_abilities().await
+    }
+
+    async fn write_terms(&self, terms: &[(InstanceId, Terms)]) -> Result<(), BoardError> {
+        self.put_terms(terms).await
+    }
+
+    async fn terms(&self) -> Result<BTreeMap<InstanceId, Terms>, BoardError> {
+        self.fresh_terms().await
     }
 
     async fn service(&self, service: &ServiceName) -> Result<ServiceView, BoardError> {

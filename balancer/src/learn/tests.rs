@@ -79,6 +79,30 @@ fn counters_outlive_a_table_and_departed_instances_stay_in_sight() {
 }
 
 #[test]
+fn terms_change_what_was_configured_while_they_stand() {
+    let (shared, mut world) = (shared(), World::new(1));
+    let routes = Some(table(1, vec![route(1), route(2)]));
+    world.take_service(&shared, &name(), &view(routes, vec![]), at(1));
+    let mut told = BTreeMap::from([(route(1).instance, Terms::NOTHING_NEW)]);
+    told.insert(route(2).instance, Terms { weight: 50, max_in_flight: Some(4) });
+    world.take_terms(&told, at(2));
+    let seen = |n: usize| {
+        let entry = &snapshot(&shared).entries[n];
+        (entry.weight, entry.max_in_flight)
+    };
+    assert_eq!((seen(0), seen(1)), ((0.0, 10), (0.5, 4)));
+    assert!(snapshot(&shared).any_standing());
+    told.insert(route(2).instance, Terms { weight: 100, max_in_flight: Some(99) });
+    world.take_terms(&told, at(3));
+    assert_eq!(seen(1), (1.0, 10), "never more than configured");
+    told.insert(route(2).instance, Terms::NOTHING_NEW);
+    world.take_terms(&told, at(4));
+    assert!(!snapshot(&shared).any_standing());
+    world.take_terms(&BTreeMap::new(), at(5));
+    assert_eq!((seen(0), seen(1)), ((1.0, 10), (1.0, 10)));
+}
+
+#[test]
 fn a_reports_age_counts_from_its_first_sight() {
     let (shared, mut world) = (shared(), World::new(1));
     let routes = Some(table(1, vec![route(1)]));

@@ -7,7 +7,7 @@ use chassis::{Client, Listen, Shutdown, SystemClock};
 use domain::{
     Ability, BalancerId, Demand, Epoch, Generation, HashRule, Health, Hold, InstanceId, LoadReport,
     PolicyName, Revision, RouteEntry, RouteGen, RouteMode, RouteState, RouteTable, ServiceFront,
-    ServiceName,
+    ServiceName, Terms,
 };
 use scoreboard::{Board, BoardError, BoardView, Changes, MemoryBoard, ServiceView};
 use std::collections::BTreeMap;
@@ -92,6 +92,12 @@ impl Board for FlakyBoard {
     }
     async fn abilities(&self) -> Result<BTreeMap<BalancerId, Ability>, BoardError> {
         self.there()?.abilities().await
+    }
+    async fn write_terms(&self, terms: &[(InstanceId, Terms)]) -> Result<(), BoardError> {
+        self.there()?.write_terms(terms).await
+    }
+    async fn terms(&self) -> Result<BTreeMap<InstanceId, Terms>, BoardError> {
+        self.there()?.terms().await
     }
     async fn service(&self, service: &ServiceName) -> Result<ServiceView, BoardError> {
         self.there()?.service(service).await

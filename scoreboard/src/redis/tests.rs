@@ -43,6 +43,12 @@ for _, key in ipairs(redis.call('KEYS', 'tally:*')) do
       local a, at, b = string.match(all[i + 1], '^(.* )(%d+)( %l+)$')
       redis.call('HSET', key, all[i], a .. older(at) .. b)
     end
+  elseif key == 'tally:terms' then
+    local all = redis.call('HGETALL', key)
+    for i = 1, #all, 2 do
+      local a, at = string.match(all[i + 1], '^(.* )(%d+)$')
+      redis.call('HSET', key, all[i], a .. older(at))
+    end
   elseif string.match(key, ':demand$') then
     local all = redis.call('HGETALL', key)
     for i = 1, #all, 2 do
