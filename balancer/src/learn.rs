@@ -242,6 +242,7 @@ impl World {
         shared.table.store(Arc::new(Table::new(services)));
         // Whoever declared the service may be waiting to hear that it is known here.
         shared.demand_nudge.nudge();
+        shared.ports.nudge.nudge();
     }
 
     fn forget_missing(&mut self, shared: &Shared, view: &BoardView, now: Mono) {

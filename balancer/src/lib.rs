@@ -22,6 +22,7 @@ mod route;
 mod save;
 mod stats;
 mod terms;
+mod tcp;
 #[cfg(test)]
 mod testing;
 mod tunnel;
@@ -34,10 +35,13 @@ pub use crate::http::access::AccessLog;
 pub use limits::Limits;
 
 use crate::http::access::Log;
+pub use tcp::Bounds as TcpBounds;
+
 use arc_swap::ArcSwap;
 use chassis::{Client, Listen, Listener, Nudge, Readiness, Shutdown};
-use domain::{BalancerId, Clock};
+use domain::{BalancerId, Clock, ServiceName};
 use scoreboard::Board;
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,6 +61,8 @@ pub struct Config {
     pub workers: usize,
     /// Where the last view is kept over a restart; `None`: nowhere.
     pub save: Option<PathBuf>,
+    /// What protects service ports.
+    pub tcp: TcpBounds,
     /// Time for requests in hand after the shutdown started.
     pub grace: Duration,
     /// What protects it.
@@ -78,6 +84,7 @@ impl Config {
             admin: Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 7404)))),
             workers: 0,
             save: None,
+            tcp: TcpBounds::default(),
             grace: Duration::from_secs(30),
             limits: Limits::default(),
             access_log: None,
@@ -154,9 +161,16 @@ pub struct Shared {
     unrouted: AtomicU64,
     demand_nudge: Nudge,
     wake_nudge: Nudge,
+    tcp: TcpBounds,
+    ports: tcp::Ports,
 }
 
 impl Shared {
+    /// Services that cannot be served as declared, and why.
+    fn troubles(&self) -> BTreeMap<ServiceName, String> {
+        self.ports.troubles()
+    }
+
     /// A request waits: the first one is told at once. A queue that is empty in between for less
     /// than a look of the control tasks counts as the same waiting.
     fn waits(&self, service: &view::Service) {
@@ -225,6 +239,8 @@ impl Balancer {
             unrouted: AtomicU64::new(0),
             demand_nudge: Nudge::new(),
             wake_nudge: Nudge::new(),
+            tcp: config.tcp,
+            ports: tcp::Ports::default(),
         });
         Ok(Balancer { config, deps, shared, sockets, admin })
     }
@@ -232,8 +248,7 @@ impl Balancer {
     /// Where clients may come, in the order of the configuration, with real ports.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        let first = |sockets: &Vec<TcpListener>| sockets.first()?.local_addr().ok();
-        self.sockets.iter().filter_map(first).collect()
+        own_addresses(&self.sockets)
     }
 
     /// Where the admin paths answer.
@@ -249,6 +264,8 @@ impl Balancer {
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let Balancer { config, deps, shared, sockets, admin } = self;
         let control = shutdown.branch();
+        let addresses = own_addresses(&sockets);
+        control.spawn(tcp::keep(addresses, Arc::clone(&shared), control.clone()));
         let readiness = Readiness::new();
         control::start(&config, &deps, &shared, &readiness, &control);
         if let Some(listener) = admin {
@@ -275,6 +292,11 @@ impl Balancer {
         control.finished(CONTROL_GRACE).await;
         Ok(())
     }
+}
+
+fn own_addresses(sockets: &[Vec<TcpListener>]) -> Vec<SocketAddr> {
+    let first = |sockets: &Vec<TcpListener>| sockets.first()?.local_addr().ok();
+    sockets.iter().filter_map(first).collect()
 }
 
 /// Control tasks end within one call to the board.

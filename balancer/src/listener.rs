@@ -3,7 +3,7 @@
 use crate::conn::SWEEP_EVERY;
 use crate::http::serve;
 use crate::worker::Worker;
-use crate::{Error, Shared};
+use crate::{Error, Shared, tcp};
 use chassis::Shutdown;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -96,6 +96,7 @@ async fn work(worker: Rc<Worker>, sockets: Vec<TcpListener>, shutdown: Shutdown,
             Err(error) => tracing::error!(%error, "a socket cannot be used"),
         }
     }
+    accepting.push(tokio::task::spawn_local(tcp::work(Rc::clone(&worker))));
     let sweeping = async {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;

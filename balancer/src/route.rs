@@ -1,7 +1,10 @@
-//! Which service a request is for: its host first, then the longest path prefix.
+//! Which service a request or a connection is for: its host first, then the longest path prefix;
+//! or its port alone.
 
 use crate::view::Service;
+use domain::{RouteMode, ServiceName};
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One path prefix of a service.
@@ -18,6 +21,10 @@ pub struct Table {
     hosts: Vec<(String, Vec<Prefix>)>,
     /// For any host.
     any: Vec<Prefix>,
+    /// By port, for those that have one of their own; sorted.
+    ports: Vec<(u16, Arc<Service>)>,
+    /// Services whose port another one has, with its name.
+    disputed: Vec<(Arc<Service>, u16, ServiceName)>,
     /// All, sorted by name.
     services: Vec<Arc<Service>>,
 }
@@ -31,7 +38,13 @@ impl Table {
         let mut table = Table::default();
         for service in &services {
             let front = service.front.load();
-            if !front.load_balanced || front.mode != domain::RouteMode::Http {
+            if !front.load_balanced {
+                continue;
+            }
+            if let (RouteMode::Tcp | RouteMode::Nat, Some(port)) = (front.mode, front.port) {
+                table.claim(port, service);
+            }
+            if front.mode != RouteMode::Http {
                 continue;
             }
             let root = vec!["/".to_owned()];
@@ -61,6 +74,40 @@ impl Table {
         longest_first(&mut table.any);
         table.services = services;
         table
+    }
+
+    /// Gives a port to the service, unless another one that sorts before it has it.
+    fn claim(&mut self, port: u16, service: &Arc<Service>) {
+        match self.ports.binary_search_by_key(&port, |(port, _)| *port) {
+            Err(index) => self.ports.insert(index, (port, Arc::clone(service))),
+            Ok(index) => {
+                let owner = self.ports[index].1.name.clone();
+                self.disputed.push((Arc::clone(service), port, owner));
+            }
+        }
+    }
+
+    /// Services with a port of their own, by port.
+    #[must_use]
+    pub fn ports(&self) -> &[(u16, Arc<Service>)] {
+        &self.ports
+    }
+
+    /// The service whose port this is.
+    #[must_use]
+    pub fn at_port(&self, port: u16) -> Option<&Arc<Service>> {
+        let found = self.ports.binary_search_by_key(&port, |(port, _)| *port);
+        found.ok().map(|index| &self.ports[index].1)
+    }
+
+    /// Services that lost their port to another one, and what to do.
+    #[must_use]
+    pub fn port_disputes(&self) -> BTreeMap<ServiceName, String> {
+        let each = self.disputed.iter().map(|(service, port, owner)| {
+            let why = format!("service {owner} has port {port} already; choose another route.port");
+            (service.name.clone(), why)
+        });
+        each.collect()
     }
 
     /// The service for a host, as the client wrote it (a port is ignored), and a path.
@@ -155,6 +202,27 @@ mod tests {
         ] {
             assert_eq!(find(host, path).as_deref(), expected, "{host} {path}");
         }
+    }
+
+    #[test]
+    fn a_port_belongs_to_the_first_name_and_the_other_is_told() {
+        let ported = |name: &str, mode, port, slot| {
+            let mut front = front(name);
+            (front.mode, front.port) = (mode, port);
+            Arc::new(Service::new(front, slot as u64, slot, 1))
+        };
+        let table = Table::new(vec![
+            ported("db", RouteMode::Tcp, Some(5432), 0),
+            ported("cache", RouteMode::Nat, Some(5432), 1),
+            ported("mail", RouteMode::Tcp, Some(25), 2),
+            ported("web", RouteMode::Http, Some(80), 3),
+        ]);
+        let at = |port| table.at_port(port).map(|s| s.name.as_str().to_owned());
+        assert_eq!((at(5432).as_deref(), at(25).as_deref()), (Some("cache"), Some("mail")));
+        assert_eq!((at(80), table.ports().len()), (None, 2));
+        let disputes = table.port_disputes();
+        assert!(disputes[&"db".parse().unwrap()].contains("service cache has port 5432"));
+        assert_eq!(table.find(b"db", "/").map(|s| s.name.as_str()), Some("web"));
     }
 
     #[test]

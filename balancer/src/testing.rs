@@ -52,5 +52,7 @@ pub fn shared() -> Shared {
         unrouted: AtomicU64::new(0),
         demand_nudge: Nudge::new(),
         wake_nudge: Nudge::new(),
+        tcp: crate::TcpBounds::default(),
+        ports: crate::tcp::Ports::default(),
     }
 }

@@ -1,6 +1,7 @@
 //! What the request path sees: services, their instances and counters, swapped whole, never locked.
 
 use crate::stats::Stats;
+use crate::tcp::Counts;
 use crate::wait::Queue;
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
@@ -261,7 +262,9 @@ pub struct Service {
     pub queue: Queue,
     /// One set of counters per worker.
     pub stats: Box<[CachePadded<Stats>]>,
-    /// Tunnels open now.
+    /// What is counted of connections to its own port, by worker.
+    pub links: Box<[CachePadded<Counts>]>,
+    /// Tunnels and connections to its own port open now.
     pub tunnels: AtomicU32,
     /// When the last request came, microseconds of this process; 0: never.
     pub last_request: AtomicU64,
@@ -283,6 +286,7 @@ impl Service {
             snapshot: ArcSwap::from_pointee(Snapshot::empty()),
             queue: Queue::default(),
             stats: (0..workers).map(|_| CachePadded::new(Stats::default())).collect(),
+            links: (0..workers).map(|_| CachePadded::default()).collect(),
             tunnels: AtomicU32::new(0),
             last_request: AtomicU64::new(0),
             wait_told: AtomicBool::new(false),
