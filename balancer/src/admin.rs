@@ -18,6 +18,7 @@ pub fn start(listener: Listener, shared: &Arc<Shared>, readiness: &Readiness, co
     let metrics = Metrics::new();
     metrics.register(|registry| {
         registry.register_collector(Box::new(Scrape(Arc::clone(shared))));
+        registry.register_collector(Box::new(crate::nat::Scrape(Arc::clone(shared))));
         registry.register_collector(Box::new(crate::tcp::Scrape(Arc::clone(shared))));
     });
     let router = chassis::admin::router(metrics, readiness.clone());

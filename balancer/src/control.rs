@@ -91,6 +91,7 @@ async fn read(
         let failed = match take(&*board, &shared, &world, &next).await {
             Ok(()) => {
                 readiness.have(BOARD_MISSING);
+                shared.nat.nudge.nudge();
                 false
             }
             Err(error) => {

@@ -123,17 +123,19 @@ fn demand_of(service: &Service, told: &mut Told, now: Mono) -> Demand {
     // Only then are all picks from the table before counted among the requests in flight.
     let settled = now.since(snapshot.generation_since) >= SETTLE;
     let routes_gen = if settled { snapshot.generation } else { Some(told.generation) };
+    let kernel_rate = service.kernel.rate_milli.load(Relaxed);
+    let open = service.tunnels.load(Relaxed).saturating_add(service.kernel.open.load(Relaxed));
     let demand = Demand {
         at: domain::Timestamp::default(),
         queued: service.queue.held(),
         oldest_wait: service.queue.oldest_wait(now),
         in_flight,
-        rps_milli: rate_milli(sum.requests(), before.requests()),
+        rps_milli: rate_milli(sum.requests(), before.requests()) + kernel_rate,
         eps_milli: rate_milli(sum.errors(), before.errors()),
         p50: sum.quantile_since(&before, 0.5),
         p95: sum.quantile_since(&before, 0.95),
         last_request_ago: service.last_request_ago(now),
-        open_connections: service.tunnels.load(Relaxed),
+        open_connections: open,
         routes_gen: routes_gen.unwrap_or_default(),
     };
     let last = told.sums.back().map(|(at, _)| *at);

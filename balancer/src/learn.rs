@@ -243,6 +243,7 @@ impl World {
         // Whoever declared the service may be waiting to hear that it is known here.
         shared.demand_nudge.nudge();
         shared.ports.nudge.nudge();
+        shared.nat.nudge.nudge();
     }
 
     fn forget_missing(&mut self, shared: &Shared, view: &BoardView, now: Mono) {

@@ -4,6 +4,7 @@
 //! records what was seen. It takes no lock and makes no call to the board. Control tasks read the
 //! board, judge, and swap in what the request path sees.
 
+mod able;
 mod admin;
 mod conn;
 mod control;
@@ -14,6 +15,7 @@ pub mod http;
 mod learn;
 pub mod limits;
 mod listener;
+mod nat;
 mod orca;
 mod outcome;
 mod pool;
@@ -163,12 +165,16 @@ pub struct Shared {
     wake_nudge: Nudge,
     tcp: TcpBounds,
     ports: tcp::Ports,
+    nat: nat::State,
+    able_nudge: Nudge,
 }
 
 impl Shared {
     /// Services that cannot be served as declared, and why.
     fn troubles(&self) -> BTreeMap<ServiceName, String> {
-        self.ports.troubles()
+        let mut troubles = self.nat.troubles();
+        troubles.extend(self.ports.troubles());
+        troubles
     }
 
     /// A request waits: the first one is told at once. A queue that is empty in between for less
@@ -241,6 +247,8 @@ impl Balancer {
             wake_nudge: Nudge::new(),
             tcp: config.tcp,
             ports: tcp::Ports::default(),
+            nat: nat::State::default(),
+            able_nudge: Nudge::new(),
         });
         Ok(Balancer { config, deps, shared, sockets, admin })
     }
@@ -265,7 +273,10 @@ impl Balancer {
         let Balancer { config, deps, shared, sockets, admin } = self;
         let control = shutdown.branch();
         let addresses = own_addresses(&sockets);
-        control.spawn(tcp::keep(addresses, Arc::clone(&shared), control.clone()));
+        control.spawn(tcp::keep(addresses.clone(), Arc::clone(&shared), control.clone()));
+        control.spawn(nat::keep(addresses, Arc::clone(&shared), control.clone()));
+        let board = Arc::clone(&deps.board);
+        control.spawn(able::tell(board, Arc::clone(&shared), control.clone()));
         let readiness = Readiness::new();
         control::start(&config, &deps, &shared, &readiness, &control);
         if let Some(listener) = admin {

@@ -54,5 +54,7 @@ pub fn shared() -> Shared {
         wake_nudge: Nudge::new(),
         tcp: crate::TcpBounds::default(),
         ports: crate::tcp::Ports::default(),
+        nat: crate::nat::State::default(),
+        able_nudge: Nudge::new(),
     }
 }

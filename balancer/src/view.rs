@@ -1,5 +1,6 @@
 //! What the request path sees: services, their instances and counters, swapped whole, never locked.
 
+use crate::nat::Kernel;
 use crate::stats::Stats;
 use crate::tcp::Counts;
 use crate::wait::Queue;
@@ -17,6 +18,7 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 struct Seen {
     in_flight: AtomicU32,
+    kernel_flows: AtomicU32,
     failures_in_row: AtomicU32,
     window_ok: AtomicU32,
     window_total: AtomicU32,
@@ -78,7 +80,8 @@ impl Instance {
     /// the last place in the meantime.
     #[must_use]
     pub fn enter(&self, max_in_flight: u32, now: Mono) -> bool {
-        if self.seen.in_flight.fetch_add(1, Relaxed) >= max_in_flight {
+        let kernel = self.seen.kernel_flows.load(Relaxed);
+        if self.seen.in_flight.fetch_add(1, Relaxed).saturating_add(kernel) >= max_in_flight {
             self.seen.in_flight.fetch_sub(1, Relaxed);
             return false;
         }
@@ -94,7 +97,12 @@ impl Instance {
     /// This balancer's requests there now.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.seen.in_flight.load(Relaxed)
+        self.seen.in_flight.load(Relaxed).saturating_add(self.seen.kernel_flows.load(Relaxed))
+    }
+
+    /// Takes the number of connections that the kernel passes to it by itself.
+    pub fn take_kernel_flows(&self, n: u32) {
+        self.seen.kernel_flows.store(n, Relaxed);
     }
 
     /// Requests answered since this balancer knows it.
@@ -206,7 +214,7 @@ impl Candidates for Snapshot {
         View {
             ready: entry.ready,
             ejected: entry.ejected,
-            in_flight: seen.in_flight.load(Relaxed),
+            in_flight: entry.instance.in_flight(),
             max_in_flight: entry.max_in_flight,
             reported: entry.reported,
             weight: entry.weight,
@@ -264,6 +272,8 @@ pub struct Service {
     pub stats: Box<[CachePadded<Stats>]>,
     /// What is counted of connections to its own port, by worker.
     pub links: Box<[CachePadded<Counts>]>,
+    /// What the kernel passes on by itself.
+    pub kernel: Kernel,
     /// Tunnels and connections to its own port open now.
     pub tunnels: AtomicU32,
     /// When the last request came, microseconds of this process; 0: never.
@@ -287,6 +297,7 @@ impl Service {
             queue: Queue::default(),
             stats: (0..workers).map(|_| CachePadded::new(Stats::default())).collect(),
             links: (0..workers).map(|_| CachePadded::default()).collect(),
+            kernel: Kernel::default(),
             tunnels: AtomicU32::new(0),
             last_request: AtomicU64::new(0),
             wait_told: AtomicBool::new(false),

@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Nothing in these tests takes this long unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits for a state.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut state: impl FnMut() -> F) {

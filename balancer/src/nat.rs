@@ -1,0 +1,55 @@
+//! Mode `nat`: the kernel passes packets on. A table of nftables sends each new connection to an
+//! instance by weights that follow the loads; established connections stay where they are. A
+//! service without a ready instance has no rule, and its port's user-space listener holds.
+
+mod able;
+mod conntrack;
+mod keep;
+mod kernel;
+mod nft;
+mod rules;
+mod tell;
+
+pub use keep::keep;
+pub use kernel::Kernel;
+pub use tell::Scrape;
+
+use chassis::Nudge;
+use domain::ServiceName;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What the keeper of the kernel's table shares with metrics and the board's ability.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Routes changed.
+    pub nudge: Nudge,
+    lacks: Mutex<Option<String>>,
+    troubles: Mutex<BTreeMap<ServiceName, String>>,
+    /// Transactions the kernel took.
+    writes: AtomicU64,
+    /// Transactions it did not take.
+    write_failures: AtomicU64,
+    /// Connections of dead instances forgotten.
+    flushed: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every value behind these locks is replaced whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// What this host lacks for the mode, and what to do; `None`: nothing.
+    #[must_use]
+    pub fn lacks(&self) -> Option<String> {
+        lock(&self.lacks).clone()
+    }
+
+    /// Services that the kernel cannot serve as declared, and why.
+    #[must_use]
+    pub fn troubles(&self) -> BTreeMap<ServiceName, String> {
+        lock(&self.troubles).clone()
+    }
+}
