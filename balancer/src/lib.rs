@@ -23,8 +23,8 @@ mod refuse;
 mod route;
 mod save;
 mod stats;
-mod terms;
 mod tcp;
+mod terms;
 #[cfg(test)]
 mod testing;
 mod tunnel;
@@ -37,7 +37,6 @@ pub use crate::http::access::AccessLog;
 pub use limits::Limits;
 
 use crate::http::access::Log;
-pub use tcp::Bounds as TcpBounds;
 
 use arc_swap::ArcSwap;
 use chassis::{Client, Listen, Listener, Nudge, Readiness, Shutdown};
@@ -63,8 +62,6 @@ pub struct Config {
     pub workers: usize,
     /// Where the last view is kept over a restart; `None`: nowhere.
     pub save: Option<PathBuf>,
-    /// What protects service ports.
-    pub tcp: TcpBounds,
     /// Time for requests in hand after the shutdown started.
     pub grace: Duration,
     /// What protects it.
@@ -86,7 +83,6 @@ impl Config {
             admin: Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 7404)))),
             workers: 0,
             save: None,
-            tcp: TcpBounds::default(),
             grace: Duration::from_secs(30),
             limits: Limits::default(),
             access_log: None,
@@ -163,7 +159,6 @@ pub struct Shared {
     unrouted: AtomicU64,
     demand_nudge: Nudge,
     wake_nudge: Nudge,
-    tcp: TcpBounds,
     ports: tcp::Ports,
     nat: nat::State,
     able_nudge: Nudge,
@@ -245,7 +240,6 @@ impl Balancer {
             unrouted: AtomicU64::new(0),
             demand_nudge: Nudge::new(),
             wake_nudge: Nudge::new(),
-            tcp: config.tcp,
             ports: tcp::Ports::default(),
             nat: nat::State::default(),
             able_nudge: Nudge::new(),

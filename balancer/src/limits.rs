@@ -40,6 +40,14 @@ pub struct Limits {
     /// A request's body up to this size is read whole before an instance is chosen: a client that
     /// sends slowly then takes no instance's place, and the request can be tried again.
     pub buffer_bytes: usize,
+    /// Connections of one service port at once, in user space; more are broken off at once. What
+    /// an instance takes is bounded by `load.max_in_flight` and what waits by `route.hold`: this is
+    /// for what both together would let through, such as a thousand instances somebody idles on.
+    pub port_connections: u32,
+    /// An instance must accept a service port's connection within this; then another one is tried.
+    pub port_connect_millis: u64,
+    /// Whether bulk on service ports goes through pipes in the kernel instead of being copied.
+    pub port_splice: bool,
 }
 
 impl Default for Limits {
@@ -57,6 +65,9 @@ impl Default for Limits {
             slow_millis: 20_000,
             rate_bytes: 500,
             buffer_bytes: 64 << 10,
+            port_connections: 16_384,
+            port_connect_millis: 2_000,
+            port_splice: true,
         }
     }
 }
@@ -78,6 +89,7 @@ impl Limits {
             &mut self.answer_millis,
             &mut self.stall_millis,
             &mut self.tunnel_idle_millis,
+            &mut self.port_connect_millis,
         ] {
             *millis = (*millis).max(MILLIS_MIN);
         }

@@ -222,7 +222,7 @@ mod tests {
         assert_eq!((at(80), table.ports().len()), (None, 2));
         let disputes = table.port_disputes();
         assert!(disputes[&"db".parse().unwrap()].contains("service cache has port 5432"));
-        assert_eq!(table.find(b"db", "/").map(|s| s.name.as_str()), Some("web"));
+        assert_eq!(table.find(b"db", b"/").map(|s| s.name.as_str()), Some("web"));
     }
 
     #[test]

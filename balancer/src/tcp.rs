@@ -1,7 +1,6 @@
 //! Mode `tcp`: one listener per service port, the instance chosen per connection, bytes passed both
 //! ways in user space.
 
-mod bounds;
 mod counts;
 mod flow;
 mod join;
@@ -11,7 +10,6 @@ mod ports;
 mod serve;
 mod tell;
 
-pub use bounds::Bounds;
 pub use counts::Counts;
 pub use ports::{Ports, keep};
 pub use serve::work;

@@ -52,7 +52,6 @@ pub fn shared() -> Shared {
         unrouted: AtomicU64::new(0),
         demand_nudge: Nudge::new(),
         wake_nudge: Nudge::new(),
-        tcp: crate::TcpBounds::default(),
         ports: crate::tcp::Ports::default(),
         nat: crate::nat::State::default(),
         able_nudge: Nudge::new(),

@@ -118,6 +118,12 @@ impl Worker {
         self.conns.borrow_mut().push(Rc::downgrade(conn));
     }
 
+    /// A connection of a service port counts among all.
+    pub fn held_open(&self) {
+        self.open.set(self.open.get() + 1);
+        self.shared.open.fetch_add(1, Relaxed);
+    }
+
     /// A connection ended.
     pub fn closed(&self) {
         self.open.set(self.open.get().saturating_sub(1));

@@ -32,11 +32,12 @@ pub struct Floor {
 
 /// Serves the service ports of one worker, for as long as it is polled.
 pub async fn work(worker: Rc<Worker>) {
-    let limits = worker.shared.tcp;
+    let limits = Rc::clone(&worker.limits);
+    let idle_max = Duration::from_millis(limits.tunnel_idle_millis);
     let mut news = worker.shared.ports.attend();
     let floor = Rc::new(Floor {
         worker,
-        tools: Rc::new(Tools::new(limits.splices)),
+        tools: Rc::new(Tools::new(limits.port_splice)),
         pulses: RefCell::default(),
     });
     // Dropping the sender of a port closes it.
@@ -54,7 +55,7 @@ pub async fn work(worker: Rc<Worker>) {
                 Some(News::Close(port)) => drop(open.remove(&port)),
                 None => return,
             },
-            () = tokio::time::sleep(SWEEP_EVERY) => floor.sweep(limits.idle),
+            () = tokio::time::sleep(SWEEP_EVERY) => floor.sweep(idle_max),
         }
     }
 }
@@ -116,7 +117,8 @@ fn admit(floor: &Rc<Floor>, port: u16, stream: TcpStream) {
     };
     let counts = &local.service.links[worker.index];
     let open: u32 = local.service.links.iter().map(|c| c.open.load(Relaxed)).sum();
-    if open >= worker.shared.tcp.connections {
+    let all = worker.shared.open.load(Relaxed);
+    if open >= worker.limits.port_connections || all >= worker.limits.connections {
         counts.refused(Refusal::Connections);
         reset(&stream);
         return;
