@@ -76,6 +76,7 @@ const FLOORS: &[(&str, May)] = &[
     ),
     ("tests/system", May::Anything),
     ("tests/bench", May::Anything),
+    ("tests/torture", May::Anything),
     ("xtask", May::Use(&[])),
 ];
 
