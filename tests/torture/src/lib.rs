@@ -22,7 +22,6 @@ pub fn note(text: &str) {
 
 /// Whether the long form of a story was asked for (`cargo xtask test --only soak`).
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "a harness reads its own environment")]
 pub fn long() -> bool {
     std::env::var_os("TALLY_TORTURE_LONG").is_some()
 }

@@ -1,6 +1,5 @@
 //! Framing by raw bytes: what is refused ends its connection and reaches nobody, and what is served
 //! reaches one instance as one request.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod limits;
 mod table;
