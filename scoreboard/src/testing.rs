@@ -10,6 +10,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// What Redis holds and says, as it is written and read.
+pub mod text {
+    pub use crate::codec::{
+        change, counts, demand, front, read_changes, read_demand, read_front, read_plain_report,
+        read_routes, route, score,
+    };
+}
+
 /// Longest wait for a state in tests: long, because a loaded machine is slow; met at once if right.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -83,7 +83,8 @@ fn apt(prefix: &[&str], args: &[&str]) -> Result<()> {
     let words: Vec<&str> = prefix
         .iter()
         .copied()
-        .chain(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"])
+        // Packages bring daemons that nobody asked to start; two of them want the same port.
+        .chain(["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"])
         .collect();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).args(args);

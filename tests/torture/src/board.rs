@@ -1,7 +1,7 @@
 //! What the suites publish on the board, in the managers' stead.
 
 use domain::{
-    Epoch, Generation, Hold, InstanceId, PolicyName, Revision, RouteEntry, RouteGen, RouteMode,
+    Bytes, Epoch, Generation, HashRule, Health, Hold, InstanceId, PolicyName, Revision, RouteEntry, RouteGen, RouteMode,
     RouteState, RouteTable, ServiceFront,
 };
 use std::net::SocketAddr;
@@ -9,6 +9,9 @@ use std::time::Duration;
 
 /// More than any suite has open at once.
 pub const MAX_IN_FLIGHT: u32 = 10_000;
+
+/// Larger than any honest body here, smaller than what a hostile one claims.
+pub const BODY_MAX: Bytes = Bytes(1 << 30);
 
 /// A front of `name` for any host and path.
 ///
@@ -23,6 +26,12 @@ pub fn front(name: &str, max_in_flight: u32) -> ServiceFront {
         mode: RouteMode::Http,
         port: None,
         policy: PolicyName::Feedback,
+        hash: HashRule::default(),
+        sticky: None,
+        probe: None,
+        body_max: Some(BODY_MAX),
+        health: Health::default(),
+        agent: None,
         hold: Hold::default(),
         concurrency: None,
         max_in_flight,

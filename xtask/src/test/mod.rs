@@ -2,9 +2,11 @@
 
 pub mod compose;
 pub mod docker;
+mod fuzz;
 pub mod readme;
 pub mod redis;
 mod stages;
+mod torture;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

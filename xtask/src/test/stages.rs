@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{World, compose, readme};
+use super::{World, compose, fuzz, readme, torture};
 use crate::apt::Need;
 use crate::process::{self, Bounds, End};
 use crate::score::{self, Score};
@@ -46,6 +46,18 @@ const PYTHON: Need = Need {
     package: "python3",
     why: "because the README's first service is its web server",
 };
+const NGINX: Need = Need { program: "nginx", package: "nginx", why: BEHIND };
+const HAPROXY: Need = Need { program: "haproxy", package: "haproxy", why: BEHIND };
+const CADDY: Need = Need { program: "caddy", package: "caddy", why: BEHIND };
+const APACHE: Need = Need { program: "apache2", package: "apache2", why: BEHIND };
+const BEHIND: &str = "because framing is compared with it behind the front door";
+const SLOW: Need = Need {
+    program: "slowhttptest",
+    package: "slowhttptest",
+    why: "because slow clients must harm nobody",
+};
+const CXX: Need =
+    Need { program: "c++", package: "g++", why: "because libFuzzer is compiled with it" };
 const COMPOSE: Need = Need {
     program: "docker-compose",
     package: "docker-compose",
@@ -132,6 +144,24 @@ pub const STAGES: &[Stage] = &[
         run: system,
     },
     Stage {
+        name: "torture",
+        about: "the front door under hostile bytes, slow clients, lost parts and change",
+        programs: &[REDIS, NGINX, HAPROXY, CADDY, APACHE, SLOW],
+        needs_services: true,
+        needs_binary: false,
+        by_default: false,
+        run: torture::run,
+    },
+    Stage {
+        name: "soak",
+        about: "the long forms of the same: twenty minutes of mixed traffic, five without managers",
+        programs: &[REDIS],
+        needs_services: true,
+        needs_binary: false,
+        by_default: false,
+        run: torture::soak,
+    },
+    Stage {
         name: "doc",
         about: "examples in the documentation",
         programs: &[],
@@ -139,6 +169,15 @@ pub const STAGES: &[Stage] = &[
         needs_binary: false,
         by_default: true,
         run: |world| cargo_test(world, "doc", &["--doc"]),
+    },
+    Stage {
+        name: "fuzz",
+        about: "each parser that faces the network under libFuzzer, a minute each",
+        programs: &[CXX],
+        needs_services: true,
+        needs_binary: false,
+        by_default: true,
+        run: fuzz::run,
     },
     Stage {
         name: "readme",
@@ -239,7 +278,7 @@ fn clippy(world: &mut World) -> Result<Score> {
     Ok(whole("clippy", &cargo(world, "clippy", &args, BUILD_DEADLINE)?))
 }
 
-fn cargo_test(world: &mut World, stage: &str, select: &[&str]) -> Result<Score> {
+pub(super) fn cargo_test(world: &mut World, stage: &str, select: &[&str]) -> Result<Score> {
     if let Some(why) = world.lacking.get("build") {
         return Ok(Score::skip(format!("stage {stage}"), why));
     }
@@ -257,7 +296,8 @@ fn cargo_test(world: &mut World, stage: &str, select: &[&str]) -> Result<Score> 
 }
 
 fn system(world: &mut World) -> Result<Score> {
-    cargo_test(world, "system", &["--test", "*"])
+    // The torture suites are a stage of their own.
+    cargo_test(world, "system", &["--test", "*", "--exclude", "torture"])
 }
 
 /// The parts of a test run's output that tell about failures; all errors if nothing was run.

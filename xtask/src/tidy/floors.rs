@@ -77,6 +77,7 @@ const FLOORS: &[(&str, May)] = &[
     ("tests/system", May::Anything),
     ("tests/bench", May::Anything),
     ("tests/torture", May::Anything),
+    ("fuzz", May::Anything),
     ("xtask", May::Use(&[])),
 ];
 
