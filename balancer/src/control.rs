@@ -3,7 +3,7 @@
 use crate::learn::World;
 use crate::{Config, Deps, Shared, demand, save, terms};
 use chassis::{Readiness, Shutdown};
-use domain::{Change, ServiceName};
+use domain::{Change, LoadReading, ServiceName};
 use scoreboard::Board;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,8 @@ const REST_PER_READ: u32 = 4;
 const JUDGE_EVERY: Duration = Duration::from_millis(50);
 /// Changed services read one by one; more are read as a whole.
 const SINGLE_READS_MAX: usize = 16;
+/// Messages of loads taken in at once; who is that far behind reads everything.
+const TOLD_MAX: usize = 1024;
 const BOARD_MISSING: &str = "board";
 
 /// The world, locked for moments by control tasks alone.
@@ -121,23 +123,33 @@ async fn read(
     }
 }
 
-/// What to read next.
+/// What to take in next.
 #[derive(Debug)]
 enum Read {
+    /// The whole board is read.
     All,
-    Services(BTreeSet<ServiceName>),
+    /// These services are read; those loads were told.
+    Some(BTreeSet<ServiceName>, Told),
 }
 
-/// Waits for a change that concerns picks, and for those that come with it.
+/// Loads that came with the change itself.
+type Told = Vec<(ServiceName, Arc<[LoadReading]>)>;
+
+/// Waits for a change that concerns picks, and for those that come with it. Loads that were told
+/// wait for nothing.
 async fn gather(changes: &mut scoreboard::Changes, watching: &mut bool) -> Read {
-    let mut named = BTreeSet::new();
+    let (mut named, mut told) = (BTreeSet::new(), Told::new());
     loop {
-        let change = if named.is_empty() {
+        let change = if let Some(change) = changes.at_hand() {
+            Some(change)
+        } else if !told.is_empty() {
+            return Read::Some(named, told);
+        } else if named.is_empty() {
             changes.next().await
         } else {
             match tokio::time::timeout(GATHER, changes.next()).await {
                 Ok(change) => change,
-                Err(_quiet) => return Read::Services(named),
+                Err(_quiet) => return Read::Some(named, told),
             }
         };
         match change {
@@ -147,12 +159,13 @@ async fn gather(changes: &mut scoreboard::Changes, watching: &mut bool) -> Read 
             }
             Some(Change::All) => return Read::All,
             Some(Change::Demand(_)) => {}
+            Some(Change::Told(name, readings)) => told.push((name, readings)),
             Some(Change::Front(name) | Change::Routes(name) | Change::Loads(name)) => {
                 named.insert(name);
-                if named.len() > SINGLE_READS_MAX {
-                    return Read::All;
-                }
             }
+        }
+        if named.len() > SINGLE_READS_MAX || told.len() > TOLD_MAX {
+            return Read::All;
         }
     }
 }
@@ -169,7 +182,8 @@ async fn take(
             let now = shared.clock.monotonic();
             world.lock().take_view(shared, &view, now);
         }
-        Read::Services(names) => {
+        Read::Some(names, told) => {
+            world.lock().take_told(told, shared.clock.monotonic());
             for name in names {
                 let view = board.service(name).await?;
                 world.lock().take_service(shared, name, &view, shared.clock.monotonic());

@@ -10,7 +10,7 @@ use domain::{
 use picker::outlier::{self, Ejection, Standing};
 use picker::{Capacity, Crowd, Field, Reported, Rng, capacity};
 use scoreboard::{BoardView, ServiceView};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -97,6 +97,17 @@ impl World {
         self.publish(name, now);
     }
 
+    /// Takes readings that were told, of one service or several; nothing else changed there.
+    pub fn take_told(&mut self, told: &[(ServiceName, Arc<[LoadReading]>)], now: Mono) {
+        for (name, readings) in told {
+            self.take_loads(name, readings, now);
+        }
+        let names: BTreeSet<&ServiceName> = told.iter().map(|(name, _)| name).collect();
+        for name in names {
+            self.publish(name, now);
+        }
+    }
+
     fn absorb(&mut self, shared: &Shared, name: &ServiceName, view: &ServiceView, now: Mono) {
         if let Some(front) = &view.front {
             self.take_front(shared, front, now);
@@ -176,7 +187,7 @@ impl World {
         let Some(known) = self.services.get_mut(name) else { return };
         for reading in readings {
             let Some(member) = known.members.get_mut(&reading.report.instance) else { continue };
-            if member.reading != Some(reading.at) {
+            if member.reading.is_none_or(|last| is_later(reading.at, last)) {
                 member.take(reading, balancers, now);
             }
         }
@@ -290,6 +301,12 @@ impl World {
         let each = |k: &Known| ((**k.service.front.load()).clone(), k.table.clone());
         self.services.values().map(each).collect()
     }
+}
+
+/// Whether `at` comes after `last`. What is told may overtake what is read, so that older readings
+/// come later; a board whose clock was set back by more than a load's life begins anew.
+fn is_later(at: Timestamp, last: Timestamp) -> bool {
+    at > last || last.since(at) >= scoreboard::board::LOAD_TTL
 }
 
 /// Keeps an instance that left the routes in sight until its requests are over.

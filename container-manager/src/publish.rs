@@ -3,8 +3,10 @@
 use crate::world::{BoardSeen, Shared, World};
 use chassis::Shutdown;
 use chassis::telemetry::Chain;
-use domain::{Clock, InstanceId, InstanceState, RouteGen, RouteTable, ServiceFront, ServiceName};
-use scoreboard::Board;
+use domain::{
+    Change, Clock, InstanceId, InstanceState, RouteGen, RouteTable, ServiceFront, ServiceName,
+};
+use scoreboard::{Board, Changes};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,9 +122,15 @@ pub async fn read(board: Arc<dyn Board>, shared: Shared, clock: Arc<dyn Clock>, 
         tokio::select! {
             () = end.started() => return,
             () = tokio::time::sleep(READ_EVERY) => {}
-            _ = changes.next() => tokio::time::sleep(READ_PAUSE).await,
+            () = worth_reading(&mut changes) => tokio::time::sleep(READ_PAUSE).await,
         }
     }
+}
+
+/// Waits for a change that is worth a reading before the beat. Loads come all the time, and windows
+/// are far longer than a beat.
+async fn worth_reading(changes: &mut Changes) {
+    while matches!(changes.next().await, Some(Change::Told(..) | Change::Loads(_))) {}
 }
 
 async fn look(board: &dyn Board, clock: &Arc<dyn Clock>) -> BoardSeen {

@@ -1,13 +1,14 @@
 //! Routes: what a balancer must know of a service and its instances.
 
 use crate::id::{InstanceId, Revision, ServiceName};
-use crate::load::{AgentCheck, LoadSource};
+use crate::load::{AgentCheck, LoadReading, LoadSource};
 use crate::service::{Health, Hold};
 use crate::time::{Epoch, Generation};
 use crate::units::{Bytes, Share};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Version of a route table: a newer leader's tables are newer, whatever their number.
@@ -292,15 +293,17 @@ pub struct ServiceFront {
     pub startable: bool,
 }
 
-/// What changed on the board, by name; the receiver reads it anew.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What changed on the board: loads by value, the rest by name, which the receiver reads anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// A service's front.
     Front(ServiceName),
     /// A service's route table.
     Routes(ServiceName),
-    /// Loads of a service.
+    /// Loads of a service, to be read: some left, or there were too many to tell.
     Loads(ServiceName),
+    /// New readings of a service's instances, whole: nothing needs to be read.
+    Told(ServiceName, Arc<[LoadReading]>),
     /// Demand for a service.
     Demand(ServiceName),
     /// Something was missed: read everything.

@@ -5,8 +5,8 @@ use crate::metrics::Counts;
 use chassis::Shutdown;
 use chassis::backoff::Backoff;
 use domain::{Clock, InstanceId, LoadReport, Mono};
-use scoreboard::Board;
 use scoreboard::board::LOAD_TTL;
+use scoreboard::{Board, BoardError};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -94,6 +94,13 @@ impl Recorder {
             Ok(new) => {
                 self.counts.wrote(new);
                 true
+            }
+            Err(BoardError::Partly { services, .. }) => {
+                // What was written is not written again later, when it would look fresh.
+                self.counts.failed();
+                let away = |report: &LoadReport| services.contains(&report.instance.service());
+                self.put_back(taken.into_iter().filter(|(report, _)| away(report)).collect());
+                false
             }
             Err(why) => {
                 self.counts.failed();

@@ -1,6 +1,8 @@
 //! What the receiver knows of services, instances and latched sources; kept while the board is away.
 
-use domain::{Change, Clock, InstanceId, LoadSource, Mono, Revision, RouteGen, ServiceName};
+use domain::{
+    Change, Clock, InstanceId, LoadReading, LoadSource, Mono, Revision, RouteGen, ServiceName,
+};
 use scoreboard::{Board, BoardView, ServiceView};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,6 +31,13 @@ struct Known {
 impl Known {
     fn revision_of(&self, instance: &InstanceId) -> Revision {
         self.instances.get(instance).copied().unwrap_or(self.revision)
+    }
+
+    fn latch_all(&mut self, readings: &[LoadReading]) {
+        for reading in readings {
+            let revision = self.revision_of(&reading.report.instance);
+            self.latch(revision, reading.report.source);
+        }
     }
 
     /// The highest source that spoke for a revision stays.
@@ -105,10 +114,7 @@ impl World {
             known.instances =
                 table.entries.iter().map(|e| (e.instance.clone(), e.revision)).collect();
         }
-        for reading in &view.loads {
-            let revision = known.revision_of(&reading.report.instance);
-            known.latch(revision, reading.report.source);
-        }
+        known.latch_all(&view.loads);
     }
 
     /// Takes in the whole board.
@@ -119,6 +125,13 @@ impl World {
             World::learn(&mut inner, service, view, now);
         }
         inner.services.retain(|_, known| now.since(known.seen) < MISSING_IS_GONE);
+    }
+
+    /// Takes in loads that somebody recorded: their sources count for all receivers.
+    pub fn hear(&self, service: &ServiceName, readings: &[LoadReading]) {
+        if let Some(known) = self.lock().services.get_mut(service) {
+            known.latch_all(readings);
+        }
     }
 
     /// Takes in one service.
@@ -156,6 +169,10 @@ pub async fn follow(
                 })
             }
             Change::All => board.view().await.map(|view| world.learn_all(&view, clock.monotonic())),
+            Change::Told(service, readings) => {
+                world.hear(&service, &readings);
+                continue;
+            }
             Change::Loads(_) | Change::Demand(_) => continue,
         };
         match outcome {

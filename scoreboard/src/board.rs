@@ -38,6 +38,18 @@ pub enum BoardError {
         /// How long was waited.
         limit: Duration,
     },
+    /// What was given as its address is none.
+    #[error("the scoreboard's address cannot be used")]
+    Address(#[source] crate::redis::AddressError),
+    /// Loads of some services were written, those of others not: their part of a Cluster is away.
+    #[error("loads of {} services could not be written", services.len())]
+    Partly {
+        /// Whose loads were not written.
+        services: std::collections::BTreeSet<ServiceName>,
+        /// What happened to the first of them.
+        #[source]
+        source: Box<BoardError>,
+    },
     /// What stands there is not ours.
     #[error("the scoreboard holds something unreadable at {key}: {detail}")]
     Unreadable {
@@ -47,6 +59,10 @@ pub enum BoardError {
         detail: String,
     },
 }
+
+/// Most readings in one [`Change::Told`]; of a larger write the service's name alone is told, and
+/// it is read. A message stays under 100 KiB, however many listen.
+pub const TOLD_MAX: usize = 1000;
 
 /// A stream of what changed. A reader that lags, or whose connection broke, gets [`Change::All`].
 pub struct Changes(pub broadcast::Receiver<Change>);
@@ -58,6 +74,17 @@ impl Changes {
             Ok(change) => Some(change),
             Err(broadcast::error::RecvError::Lagged(_)) => Some(Change::All),
             Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+
+    /// A change that came already; `None` when there is none to take without waiting.
+    pub fn at_hand(&mut self) -> Option<Change> {
+        match self.0.try_recv() {
+            Ok(change) => Some(change),
+            Err(broadcast::error::TryRecvError::Lagged(_)) => Some(Change::All),
+            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => {
+                None
+            }
         }
     }
 }
@@ -99,7 +126,8 @@ pub struct BalancerSeen {
 ///   last one expired);
 /// - routes and fronts never expire; `publish_routes` with a generation not above the present one
 ///   changes nothing and answers the present one;
-/// - every write is followed by its [`Change`] at every `watch`er, at the latest with `All`;
+/// - every write is followed by its [`Change`] at every `watch`er, at the latest with `All`; of
+///   recorded loads the change is the readings themselves ([`Change::Told`]), up to [`TOLD_MAX`];
 /// - every call ends within a bounded time, with an error if need be.
 #[async_trait]
 pub trait Board: Send + Sync + 'static {

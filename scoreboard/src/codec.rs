@@ -2,17 +2,19 @@
 //! program may have written it.
 
 mod ability;
+mod changes;
 mod front;
 mod json;
 mod terms;
 
 use domain::{
-    Change, Load, LoadReading, LoadReport, LoadSource, Revision, RouteEntry, RouteGen, RouteState,
+    Load, LoadReading, LoadReport, LoadSource, Revision, RouteEntry, RouteGen, RouteState,
     RouteTable, ServiceSpec, Timestamp,
 };
 use std::str::FromStr;
 
 pub use ability::{ability, read_ability};
+pub use changes::{change, read_changes, told, told_line};
 pub use front::{front, read_front};
 pub use json::{demand, read_demand};
 pub use terms::{read_terms, terms};
@@ -59,9 +61,24 @@ struct Milli(u64);
 
 impl std::fmt::Display for Milli {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = format!("{}.{:03}", self.0 / 1000, self.0 % 1000);
-        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+        decimals(f, self.0 / 1000, self.0 % 1000, 3)
     }
+}
+
+/// Writes `whole` and so many decimals of `part`, without trailing zeros.
+fn decimals(
+    f: &mut std::fmt::Formatter<'_>,
+    whole: u64,
+    mut part: u64,
+    mut width: usize,
+) -> std::fmt::Result {
+    if part == 0 {
+        return write!(f, "{whole}");
+    }
+    while part.is_multiple_of(10) {
+        (part, width) = (part / 10, width - 1);
+    }
+    write!(f, "{whole}.{part:0width$}")
 }
 
 impl FromStr for Milli {
@@ -79,8 +96,16 @@ impl FromStr for Milli {
     }
 }
 
-fn or_none<T: std::fmt::Display>(value: Option<T>) -> String {
-    value.map_or_else(|| NONE.to_owned(), |v| v.to_string())
+/// A value, or the word for none.
+struct OrNone<T>(Option<T>);
+
+impl<T: std::fmt::Display> std::fmt::Display for OrNone<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str(NONE),
+        }
+    }
 }
 
 /// A load as the score of a sorted set: `0.42`.
@@ -94,8 +119,7 @@ struct Milli10(u16);
 
 impl std::fmt::Display for Milli10 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = format!("{}.{:04}", self.0 / Load::ONE, self.0 % Load::ONE);
-        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+        decimals(f, u64::from(self.0 / Load::ONE), u64::from(self.0 % Load::ONE), 4)
     }
 }
 
@@ -108,11 +132,20 @@ pub fn read_score(text: &str) -> Result<Load, String> {
     Load::from_reported(number).ok_or_else(|| format!("a load cannot be {text:?}"))
 }
 
+struct Counts<'a>(&'a LoadReport);
+
+impl std::fmt::Display for Counts<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Counts(report) = self;
+        let [rps, eps] = [report.rps_milli, report.eps_milli].map(|r| OrNone(r.map(Milli)));
+        write!(f, "{} {rps} {eps}", OrNone(report.in_flight))
+    }
+}
+
 /// What a report says besides the load, without `seq` and the time: `in_flight rps eps`.
 #[must_use]
 pub fn counts(report: &LoadReport) -> String {
-    let rates = [report.rps_milli, report.eps_milli].map(|r| or_none(r.map(Milli)));
-    format!("{} {} {}", or_none(report.in_flight), rates[0], rates[1])
+    Counts(report).to_string()
 }
 
 /// Reads `in_flight rps eps seq at_ms source` beside a load. The source may be missing: `pushed`.
@@ -220,41 +253,10 @@ pub fn read_routes(fields: &[(String, String)]) -> Result<Option<RouteTable>, St
     Ok(Some(RouteTable { generation, entries }))
 }
 
-/// A change as one line; `None` for [`Change::All`], which is never sent.
-#[must_use]
-pub fn change(change: &Change) -> Option<String> {
-    match change {
-        Change::Front(service) => Some(format!("front {service}")),
-        Change::Routes(service) => Some(format!("routes {service}")),
-        Change::Loads(service) => Some(format!("loads {service}")),
-        Change::Demand(service) => Some(format!("demand {service}")),
-        Change::All => None,
-    }
-}
-
-/// Reads the lines of one message. What cannot be read is [`Change::All`]: something changed.
-#[must_use]
-pub fn read_changes(text: &str) -> Vec<Change> {
-    /// Lines read of one message; beyond that, everything is read anew.
-    const LINES_MAX: usize = 1000;
-    let line = |line: &str| {
-        let (kind, service) = line.split_once(' ')?;
-        let service = service.parse().ok()?;
-        match kind {
-            "front" => Some(Change::Front(service)),
-            "routes" => Some(Change::Routes(service)),
-            "loads" => Some(Change::Loads(service)),
-            "demand" => Some(Change::Demand(service)),
-            _ => None,
-        }
-    };
-    let changes: Option<Vec<Change>> = text.lines().take(LINES_MAX + 1).map(line).collect();
-    changes.filter(|c| c.len() <= LINES_MAX).unwrap_or_else(|| vec![Change::All])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::{Change, ServiceName};
     use proptest::prelude::*;
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -282,7 +284,16 @@ mod tests {
             prop_assert_eq!(&read.report, &report);
             prop_assert_eq!(read.age.as_millis(), u128::from(age.unsigned_abs()));
             let plain = format!("{} {text}", score(report.load));
-            prop_assert_eq!(read_plain_report("shop-0000000000", &plain, NOW), Ok(read));
+            prop_assert_eq!(read_plain_report("shop-0000000000", &plain, NOW), Ok(read.clone()));
+            let shop: ServiceName = "shop".parse().unwrap();
+            let mut message = super::told(&shop, 1);
+            let line = told_line(&mut message, &report, report.seq, read.at);
+            prop_assert_eq!((line.whole, line.rest), (plain.as_str(), text.as_str()));
+            prop_assert_eq!(line.score, score(report.load));
+            message.push_str("\nfront else");
+            let else_ = Change::Front("else".parse().unwrap());
+            let told = LoadReading { age: std::time::Duration::ZERO, ..read };
+            prop_assert_eq!(read_changes(&message), [Change::Told(shop, [told].into()), else_]);
         }
 
         #[test]
@@ -326,12 +337,5 @@ mod tests {
         assert!(read_routes(&[field("_gen", "1.1"), field("shop-0000000001", "?")]).is_err());
         let table = read_routes(&[good, field("_gen", "1.1")]).unwrap().unwrap();
         assert_eq!(table.entries.len(), 1);
-    }
-
-    #[test]
-    fn an_unreadable_change_is_every_change() {
-        assert_eq!(read_changes("loads shop\nwhat"), vec![Change::All]);
-        let line = change(&Change::Loads("shop".parse().unwrap())).unwrap();
-        assert_eq!(read_changes(&line), vec![Change::Loads("shop".parse().unwrap())]);
     }
 }

@@ -35,6 +35,7 @@ pub async fn run(subject: &dyn Subject) {
     abilities_are_those_of_live_balancers(subject).await;
     terms_stand_as_long_as_they_are_told(subject).await;
     every_write_is_told(subject.board()).await;
+    loads_are_told_as_they_stand(subject.board()).await;
     large_batches_are_recorded_whole(subject.board()).await;
 }
 
@@ -320,7 +321,6 @@ async fn every_write_is_told(board: &dyn Board) {
     board.publish_routes(&name, &routes("told", "1.1", 2)).await.expect("written");
     expect(Change::Routes(name.clone())).await;
     board.record(&[report(&instance("told", 1), 5, None)]).await.expect("written");
-    expect(Change::Loads(name.clone())).await;
     board.forget(&[instance("told", 1)]).await.expect("written");
     expect(Change::Loads(name.clone())).await;
     let demand = [(name.clone(), Demand::default())];
@@ -329,6 +329,52 @@ async fn every_write_is_told(board: &dyn Board) {
     board.remove_service(&name).await.expect("written");
     expect(Change::Front(name.clone())).await;
     expect(Change::Routes(name)).await;
+}
+
+/// Whoever watches needs no reading: what is told is what stands there.
+async fn loads_are_told_as_they_stand(board: &dyn Board) {
+    let (name, mut changes) = (service("herald"), board.watch());
+    let both = [instance("herald", 1), instance("herald", 2)];
+    let mut seq = 0;
+    let told = async {
+        loop {
+            seq += 1;
+            let reports = [report(&both[0], seq, Some(seq.into())), report(&both[1], 7, None)];
+            board.record(&reports).await.expect("written");
+            loop {
+                match changes.next().await.expect("the board is open") {
+                    Change::Told(of, readings) if of == name => return readings,
+                    // A watcher that has only just connected is told of everything first.
+                    Change::All => break,
+                    Change::Told(..)
+                    | Change::Front(_)
+                    | Change::Routes(_)
+                    | Change::Loads(_)
+                    | Change::Demand(_) => {}
+                }
+            }
+        }
+    };
+    let readings = timeout(PATIENCE, told).await.expect("loads are told");
+    let stand = board.service(&name).await.expect("readable").loads;
+    let told: Vec<_> = readings.iter().map(|r| (&r.report, r.at)).collect();
+    assert_eq!(told, stand.iter().map(|r| (&r.report, r.at)).collect::<Vec<_>>());
+    assert!(readings.iter().all(|r| r.age.is_zero()), "told as they come");
+
+    let replay = [report(&both[0], 1, Some(1)), report(&both[1], 8, None)];
+    assert_eq!(board.record(&replay).await.expect("written"), 1);
+    let next = async {
+        loop {
+            if let Some(Change::Told(of, readings)) = changes.next().await
+                && of == name
+            {
+                return readings;
+            }
+        }
+    };
+    let readings = timeout(PATIENCE, next).await.expect("loads are told");
+    let who: Vec<_> = readings.iter().map(|r| &r.report.instance).collect();
+    assert_eq!(who, [&both[1]], "what changed nothing is not told");
 }
 
 async fn large_batches_are_recorded_whole(board: &dyn Board) {

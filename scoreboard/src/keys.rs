@@ -8,21 +8,24 @@
 //! | `tally:{S}:load` | hash | instance -> `load in_flight rps eps seq at_ms source`, for services without a balancer | [`PLAIN_EXPIRY`] |
 //! | `tally:{S}:routes` | hash | instance -> `address state weight max_in_flight revision`; `_gen` | none |
 //! | `tally:{S}:demand` | hash | balancer -> JSON | [`DEMAND_EXPIRY`]; fields older than [`BALANCER_LIVE`] are ignored |
+//! | `tally:{S}:writer` | string | `WRITER KIND AT_MS`: who wrote loads last; whoever writes them otherwise deletes it | as the loads' |
 //! | `tally:services` | hash | service -> JSON | none |
 //! | `tally:balancers` | sorted set | balancer -> heartbeat, ms of the server's time | members [`HEARTBEAT_TTL`] |
 //! | `tally:balancers:abilities` | hash | balancer -> JSON | dead balancers' fields leave when read |
 //! | `tally:terms` | hash | instance -> `weight max_in_flight at_ms`, where its agent changed them | [`LOAD_TTL`] after the last word |
-//! | `tally:changes` | channel | lines `front S`, `routes S`, `loads S`, `demand S` | - |
+//! | `tally:changes` | channel | lines `front S`, `routes S`, `loads S`, `demand S`; `told S N` and N lines `INSTANCE LOAD in_flight rps eps seq at_ms source` | - |
 //!
 //! `{S}` is the service's name in braces: a hash tag, so that its keys share a cluster slot.
 
+use crate::board::LOAD_TTL;
 #[expect(unused_imports, reason = "named in the table above")]
-use crate::board::{BALANCER_LIVE, HEARTBEAT_TTL, LOAD_TTL};
+use crate::board::{BALANCER_LIVE, HEARTBEAT_TTL};
 use domain::ServiceName;
 use std::time::Duration;
 
-/// A service nobody reports for loses its whole board with its last member.
-pub const BOARD_EXPIRY: Duration = LOAD_TTL;
+/// A service nobody reports for loses its whole board soon after its last member; renewed every
+/// second while there are writes.
+pub const BOARD_EXPIRY: Duration = Duration::from_secs(LOAD_TTL.as_secs() + 2);
 /// Kept longer than read, as the contract says: for people who look.
 pub const PLAIN_EXPIRY: Duration = Duration::from_secs(60);
 /// Demand nobody renews is of no use to anybody; ten heartbeats' worth is left for people.
@@ -77,9 +80,15 @@ pub fn demand(service: &ServiceName) -> String {
     format!("tally:{{{service}}}:demand")
 }
 
+/// Text that tells a writer of loads whether another one wrote.
+#[must_use]
+pub fn writer(service: &ServiceName) -> String {
+    format!("tally:{{{service}}}:writer")
+}
+
 /// All keys that belong to one service alone.
 #[must_use]
-pub fn of_service(service: &ServiceName) -> [String; 6] {
+pub fn of_service(service: &ServiceName) -> [String; 7] {
     [
         board(service),
         seen(service),
@@ -87,5 +96,6 @@ pub fn of_service(service: &ServiceName) -> [String; 6] {
         load(service),
         routes(service),
         demand(service),
+        writer(service),
     ]
 }

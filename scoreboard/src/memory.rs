@@ -2,7 +2,7 @@
 
 use crate::board::{
     BALANCER_LIVE, BalancerSeen, Board, BoardError, BoardView, CHANGES_BUFFERED, Changes,
-    HEARTBEAT_TTL, LOAD_TTL, ServiceView,
+    HEARTBEAT_TTL, LOAD_TTL, ServiceView, TOLD_MAX,
 };
 use async_trait::async_trait;
 use domain::{
@@ -35,21 +35,22 @@ impl Shelf {
         self.loads.retain(|_, kept| now.since(kept.seen) < LOAD_TTL);
     }
 
-    /// Takes one report; false when its `seq` is not above the last one's.
-    fn take(&mut self, report: &LoadReport, at: Timestamp, now: Mono) -> bool {
+    /// Takes one report; `None` when its `seq` is not above the last one's.
+    fn take(&mut self, report: &LoadReport, at: Timestamp, now: Mono) -> Option<LoadReading> {
         let mut report = report.clone();
         let mut at = at;
         let last = self.loads.get(&report.instance);
         if let Some(last) = last.filter(|last| now.since(last.seen) < LOAD_TTL) {
             if matches!((report.seq, last.report.seq), (Some(new), Some(old)) if new <= old) {
-                return false;
+                return None;
             }
             // A report without a number does not open the door to older numbered ones.
             report.seq = report.seq.or(last.report.seq);
             at = at.max(last.at.plus(Duration::from_millis(1)));
         }
+        let reading = LoadReading { report: report.clone(), at, age: Duration::ZERO };
         self.loads.insert(report.instance.clone(), Kept { report, at, seen: now });
-        true
+        Some(reading)
     }
 
     fn view(&self, now: Mono) -> ServiceView {
@@ -151,24 +152,29 @@ impl Board for MemoryBoard {
 
     async fn record(&self, reports: &[LoadReport]) -> Result<usize, BoardError> {
         let (at, now) = (self.clock.now(), self.clock.monotonic());
-        let mut changed = BTreeSet::new();
-        let mut new = 0;
+        let mut told: BTreeMap<ServiceName, Vec<LoadReading>> = BTreeMap::new();
         let mut shelves = self.lock();
         for report in reports {
             let service = report.instance.service();
-            if shelves.services.entry(service.clone()).or_default().take(report, at, now) {
-                new += 1;
-                changed.insert(service);
+            let reading =
+                shelves.services.entry(service.clone()).or_default().take(report, at, now);
+            if let Some(reading) = reading {
+                told.entry(service).or_default().push(reading);
             }
         }
-        for service in &changed {
+        for service in told.keys() {
             if let Some(shelf) = shelves.services.get_mut(service) {
                 shelf.sweep(now);
             }
         }
         drop(shelves);
-        for service in changed {
-            self.tell(Change::Loads(service));
+        let new = told.values().map(Vec::len).sum();
+        for (service, readings) in told {
+            self.tell(if readings.len() > TOLD_MAX {
+                Change::Loads(service)
+            } else {
+                Change::Told(service, readings.into())
+            });
         }
         Ok(new)
     }

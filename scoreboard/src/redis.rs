@@ -1,22 +1,31 @@
-//! The board on Redis or Valkey: a pipeline or a script for each call, ages by the server's clock.
+//! The board on Redis or Valkey, alone, behind Sentinels or as a Cluster: a pipeline or a script for
+//! each call, ages by the server's clock.
 
 mod abilities;
+mod address;
+mod book;
 mod link;
+mod listen;
+mod nodes;
+mod origin;
+mod reading;
+mod record;
 mod scripts;
+mod slots;
 mod terms;
 #[cfg(test)]
 mod tests;
 
 use crate::board::{
     BALANCER_LIVE, BalancerSeen, Board, BoardError, BoardView, CHANGES_BUFFERED, Changes,
-    HEARTBEAT_TTL, LOAD_TTL, ServiceView,
+    HEARTBEAT_TTL, LOAD_TTL, ServiceView, TOLD_MAX,
 };
 use crate::{codec, keys};
-use ::redis::{Pipeline, pipe};
+use ::redis::{Cmd, Value, cmd};
 use async_trait::async_trait;
 use domain::{
-    Ability, BalancerId, Change, Clock, Demand, InstanceId, LoadReading, LoadReport, RouteGen,
-    RouteTable, ServiceFront, ServiceName, Terms, Timestamp,
+    Ability, BalancerId, Change, Clock, Demand, InstanceId, LoadReport, RouteGen, RouteTable,
+    ServiceFront, ServiceName, Terms, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,27 +33,34 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
+use address::Address;
+pub use address::AddressError;
+use link::Link;
 pub use link::{CALL_DEADLINE, READ_DEADLINE};
-use link::{Link, client, listen};
-use scripts::call;
+use nodes::{Batch, Nodes, read};
+use origin::Origin;
+use reading::{Shelf, Strings};
+use record::{Desk, Sheaves};
+use scripts::{Scripts, call};
 
 /// Services read in one pipeline: some thousand answers, a few milliseconds of Redis' one thread.
 const SERVICES_PER_PIPELINE: usize = 500;
-/// Reports in one script call: about two milliseconds in which Redis does nothing else.
-const REPORTS_PER_SCRIPT: usize = 1000;
-/// Keys remembered as unreadable, so that each is complained about once.
-const COMPLAINTS_MAX: usize = 1000;
-
-/// One service's answer of the read script: now, routes, board with scores, report, load.
-type Shelf = (i64, Vec<(String, String)>, Vec<(String, String)>, Strings, Strings);
-type Strings = BTreeMap<String, String>;
+/// Reports in one script call, and so in one message: some milliseconds in which Redis does nothing
+/// else.
+const REPORTS_PER_SCRIPT: usize = TOLD_MAX;
 
 /// Whether reports of a service go to `tally:{S}:load` alone; missing: not known.
 type Plain = Arc<Mutex<BTreeMap<ServiceName, bool>>>;
 
 /// The board that several hosts share.
 pub struct RedisBoard {
-    link: Link,
+    nodes: Arc<Nodes>,
+    /// Where loads are written without a script; a Cluster has none, since its transactions end at
+    /// each service.
+    desk: Option<Desk>,
+    scripts: Arc<Scripts>,
+    /// Names this process among writers of loads.
+    writer: String,
     changes: broadcast::Sender<Change>,
     listener: JoinHandle<()>,
     plain: Plain,
@@ -66,14 +82,31 @@ fn millis(span: Duration) -> u64 {
 }
 
 impl RedisBoard {
-    /// A board at `url` (`redis://HOST:PORT/DB`, `unix:///PATH`). Connects when first used and
-    /// listens for changes from now on: Redis may be down when a role starts. Must be called within
-    /// a tokio runtime. `clock` paces new attempts; ages are Redis' own.
+    /// A board at `url`: `redis://HOST:PORT/DB`, `unix:///PATH`,
+    /// `redis+sentinel://HOST:PORT,HOST:PORT/MASTER` or `redis+cluster://HOST:PORT,HOST:PORT`.
+    /// Connects when first used and listens for changes from now on: Redis may be down when a role
+    /// starts. Must be called within a tokio runtime. `clock` paces new attempts; ages are Redis'
+    /// own.
     ///
     /// # Errors
-    /// [`BoardError::Unreachable`] when `url` cannot be an address.
+    /// [`BoardError::Address`] when `url` cannot be an address.
     pub fn connect(url: &str, clock: Arc<dyn Clock>) -> Result<RedisBoard, BoardError> {
-        let client = client(url)?;
+        let address = address::read(url)?;
+        let scripts = Arc::new(Scripts::new());
+        let origin = match &address {
+            Address::Alone(info) => Some(Origin::Server(info.clone())),
+            Address::Sentinel { sentinels, master, greeting } => Some(Origin::Sentinels {
+                sentinels: sentinels.clone(),
+                master: master.clone(),
+                greeting: greeting.clone(),
+            }),
+            Address::Cluster { .. } => None,
+        };
+        let desk = origin.map(|origin| {
+            let link = Link::new(origin, Arc::clone(&clock), Arc::clone(&scripts));
+            Desk::new(link, Arc::clone(&clock), Arc::clone(&scripts))
+        });
+        let nodes = Arc::new(Nodes::new(address, Arc::clone(&clock), Arc::clone(&scripts)));
         let changes = broadcast::channel(CHANGES_BUFFERED).0;
         let plain = Plain::default();
         let heard = {
@@ -81,147 +114,86 @@ impl RedisBoard {
             move |change: &Change| match change {
                 Change::Front(service) => drop(lock(&plain).remove(service)),
                 Change::All => lock(&plain).clear(),
-                Change::Routes(_) | Change::Loads(_) | Change::Demand(_) => {}
+                Change::Routes(_) | Change::Loads(_) | Change::Told(..) | Change::Demand(_) => {}
             }
         };
-        let listener = tokio::spawn(listen(client.clone(), changes.clone(), heard));
-        let link = Link::new(client, clock);
-        Ok(RedisBoard { link, changes, listener, plain, complaints: Mutex::default() })
+        let listener = tokio::spawn(listen::listen(Arc::clone(&nodes), changes.clone(), heard));
+        let (writer, complaints) = (book::name(), Mutex::default());
+        Ok(RedisBoard { nodes, desk, scripts, writer, changes, listener, plain, complaints })
     }
 
-    /// What stands at a key but cannot be read is unknown, and someone should look: once.
-    fn complain(&self, key: String, detail: &str) {
-        let mut complaints = lock(&self.complaints);
-        if complaints.len() < COMPLAINTS_MAX && complaints.insert(key.clone()) {
-            tracing::warn!(key, detail, "the scoreboard holds something unreadable; ignored");
-        }
+    /// Sends one command whose key has no service.
+    pub(super) async fn one<T: ::redis::FromRedisValue>(
+        &self,
+        key: &str,
+        cmd: Cmd,
+        doing: &'static str,
+    ) -> Result<T, BoardError> {
+        let mut batch = Batch::default();
+        batch.at(key, cmd);
+        let answer = self.nodes.send(batch, doing, CALL_DEADLINE).await?.pop();
+        read(answer.unwrap_or(Value::Nil), doing)
     }
 
-    fn front(&self, service: &ServiceName, text: &str) -> Option<ServiceFront> {
-        match codec::read_front(service, text) {
-            Ok(front) => {
-                lock(&self.plain).insert(service.clone(), !front.load_balanced);
-                Some(front)
-            }
-            Err(detail) => {
-                self.complain(format!("{} {service}", keys::SERVICES), &detail);
-                None
-            }
-        }
+    /// Sends one command whose keys are a service's.
+    async fn of<T: ::redis::FromRedisValue>(
+        &self,
+        service: &ServiceName,
+        cmd: Cmd,
+        doing: &'static str,
+    ) -> Result<T, BoardError> {
+        let mut batch = Batch::default();
+        batch.of(service, cmd);
+        let answer = self.nodes.send(batch, doing, CALL_DEADLINE).await?.pop();
+        read(answer.unwrap_or(Value::Nil), doing)
     }
 
-    fn shelf(&self, service: &ServiceName, front: Option<ServiceFront>, got: Shelf) -> ServiceView {
-        let (now, routes, board, report, load) = got;
-        let now = Timestamp(now);
-        let routes = codec::read_routes(&routes).unwrap_or_else(|detail| {
-            self.complain(keys::routes(service), &detail);
-            None
-        });
-        let mut loads: BTreeMap<InstanceId, LoadReading> = BTreeMap::new();
-        let mut keep = |key: fn(&ServiceName) -> String, read: Result<LoadReading, String>| {
-            match read {
-                // A stamp from the future means that Redis' clock was set back.
-                Ok(reading) if reading.age < LOAD_TTL && reading.at <= now.plus(LOAD_TTL) => {
-                    loads.insert(reading.report.instance.clone(), reading);
-                }
-                Ok(_old) => {}
-                Err(detail) => self.complain(key(service), &detail),
-            }
-        };
-        for (instance, text) in load.iter().take(codec::INSTANCES_MAX) {
-            keep(keys::load, codec::read_plain_report(instance, text, now));
-        }
-        for (instance, score) in board.iter().take(codec::INSTANCES_MAX) {
-            // A load whose time nobody wrote has no age: unknown.
-            let Some(rest) = report.get(instance) else { continue };
-            let read = codec::read_score(score);
-            keep(keys::board, read.and_then(|l| codec::read_report(instance, l, rest, now)));
-        }
-        loads.retain(|instance, _| instance.service() == *service);
-        ServiceView { front, routes, loads: loads.into_values().collect() }
-    }
-
-    fn read_command(&self, pipe: &mut Pipeline, service: &ServiceName) {
-        let keys = [
-            keys::board(service),
-            keys::seen(service),
-            keys::report(service),
-            keys::load(service),
-            keys::routes(service),
-        ];
-        let mut cmd = call(&self.link.scripts.read, &keys);
-        cmd.arg(millis(LOAD_TTL));
-        pipe.add_command(cmd);
-    }
-
-    /// Names in `tally:services`, those that are names.
-    fn names(&self, fields: impl IntoIterator<Item = String>) -> Vec<ServiceName> {
-        let mut names = Vec::new();
-        for field in fields {
-            match field.parse() {
-                Ok(name) => names.push(name),
-                Err(why) => self.complain(keys::SERVICES.to_owned(), &format!("{why}")),
-            }
-        }
-        names
-    }
-
-    /// Learns which of `services` have no balancer, where that is not known yet.
-    async fn learn_plain(&self, services: &BTreeSet<ServiceName>) -> Result<(), BoardError> {
-        let unknown: Vec<&ServiceName> = {
-            let plain = lock(&self.plain);
-            services.iter().filter(|service| !plain.contains_key(*service)).collect()
-        };
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let mut pipe = pipe();
-        pipe.cmd("HMGET").arg(keys::SERVICES);
-        for service in &unknown {
-            pipe.arg(service.as_str());
-        }
-        let (texts,): (Vec<Option<String>>,) =
-            self.link.send(&pipe, "read fronts", CALL_DEADLINE).await?;
-        for (service, text) in unknown.into_iter().zip(texts) {
-            if let Some(text) = text {
-                self.front(service, &text);
-            }
-        }
-        Ok(())
-    }
-
-    fn record_commands(&self, reports: &[LoadReport], pipe: &mut Pipeline) {
-        let mut by_service: BTreeMap<ServiceName, Vec<&LoadReport>> = BTreeMap::new();
-        for report in reports {
-            by_service.entry(report.instance.service()).or_default().push(report);
-        }
-        let plain = lock(&self.plain);
-        for (service, reports) in by_service {
+    /// Writes loads by the script, which looks at each instance. Answers how many were new.
+    async fn record_by_script(&self, sheaves: &Sheaves<'_>) -> Result<usize, BoardError> {
+        let (mut batch, mut whose) = (Batch::default(), Vec::new());
+        for (service, sheaf) in sheaves {
             let keys = [
-                keys::board(&service),
-                keys::seen(&service),
-                keys::report(&service),
-                keys::load(&service),
+                keys::board(service),
+                keys::seen(service),
+                keys::report(service),
+                keys::load(service),
+                keys::writer(service),
             ];
-            let kind = if plain.get(&service) == Some(&true) { "plain" } else { "board" };
-            let message = codec::change(&Change::Loads(service));
-            for reports in reports.chunks(REPORTS_PER_SCRIPT) {
-                let mut cmd = call(&self.link.scripts.record, &keys);
+            for reports in sheaf.reports.chunks(REPORTS_PER_SCRIPT) {
+                let mut cmd = call(&self.scripts.record, &keys);
                 cmd.arg(millis(LOAD_TTL)).arg(millis(keys::PLAIN_EXPIRY));
-                cmd.arg(keys::CHANGES).arg(&message).arg(kind);
+                cmd.arg(millis(keys::BOARD_EXPIRY)).arg(keys::CHANGES).arg(service.as_str());
+                cmd.arg(book::kind(sheaf.plain)).arg(&self.writer);
                 for report in reports {
                     let seq = report.seq.map_or_else(|| "-".to_owned(), |seq| seq.to_string());
                     cmd.arg(report.instance.as_str()).arg(codec::score(report.load));
                     cmd.arg(codec::counts(report)).arg(seq).arg(report.source.as_str());
                 }
-                pipe.add_command(cmd);
+                batch.of(service, cmd);
+                whose.push(service);
             }
+        }
+        const DOING: &str = "record loads";
+        let answers = self.nodes.send_parts(batch, DOING, CALL_DEADLINE).await;
+        let (mut new, mut failed) = (0, BTreeSet::new());
+        for (answer, service) in answers.each.into_iter().zip(&whose) {
+            match answer {
+                Some(answer) => new += read::<usize>(answer, DOING)?,
+                None => drop(failed.insert((*service).clone())),
+            }
+        }
+        match answers.failure {
+            None => Ok(new),
+            Some(why) if failed.len() == sheaves.len() => Err(why),
+            Some(why) => Err(BoardError::Partly { services: failed, source: Box::new(why) }),
         }
     }
 }
 
-fn publish(pipe: &mut Pipeline, change: &Change) {
-    pipe.cmd("PUBLISH").arg(keys::CHANGES).arg(codec::change(change)).ignore();
+fn publish(change: &Change) -> Cmd {
+    let mut cmd = cmd("PUBLISH");
+    cmd.arg(keys::CHANGES).arg(codec::change(change));
+    cmd
 }
 
 fn unreadable(key: String, detail: String) -> BoardError {
@@ -233,19 +205,29 @@ impl Board for RedisBoard {
     async fn publish_front(&self, front: &ServiceFront) -> Result<(), BoardError> {
         let service = &front.service;
         let text = codec::front(front).map_err(|d| unreadable(keys::SERVICES.to_owned(), d))?;
-        let mut pipe = pipe();
-        pipe.cmd("HSET").arg(keys::SERVICES).arg(service.as_str()).arg(text).ignore();
-        publish(&mut pipe, &Change::Front(service.clone()));
-        self.link.send(&pipe, "publish a front", CALL_DEADLINE).await
+        let mut set = cmd("HSET");
+        set.arg(keys::SERVICES).arg(service.as_str()).arg(text);
+        let mut batch = Batch::default();
+        batch.at(keys::SERVICES, set);
+        batch.at(keys::SERVICES, publish(&Change::Front(service.clone())));
+        self.nodes.send(batch, "publish a front", CALL_DEADLINE).await.map(drop)
     }
 
     async fn remove_service(&self, service: &ServiceName) -> Result<(), BoardError> {
-        let mut pipe = pipe();
-        pipe.cmd("HDEL").arg(keys::SERVICES).arg(service.as_str()).ignore();
-        pipe.cmd("DEL").arg(&keys::of_service(service)).ignore();
-        publish(&mut pipe, &Change::Front(service.clone()));
-        publish(&mut pipe, &Change::Routes(service.clone()));
-        self.link.send(&pipe, "remove a service", CALL_DEADLINE).await
+        const DOING: &str = "remove a service";
+        let mut front = cmd("HDEL");
+        front.arg(keys::SERVICES).arg(service.as_str());
+        let mut rest = cmd("DEL");
+        rest.arg(&keys::of_service(service));
+        let mut batch = Batch::default();
+        batch.at(keys::SERVICES, front);
+        batch.of(service, rest);
+        self.nodes.send(batch, DOING, CALL_DEADLINE).await?;
+        // Told when both are gone, which may have been on two servers.
+        let mut batch = Batch::default();
+        batch.at(keys::SERVICES, publish(&Change::Front(service.clone())));
+        batch.at(keys::SERVICES, publish(&Change::Routes(service.clone())));
+        self.nodes.send(batch, DOING, CALL_DEADLINE).await.map(drop)
     }
 
     async fn publish_routes(
@@ -253,15 +235,13 @@ impl Board for RedisBoard {
         service: &ServiceName,
         routes: &RouteTable,
     ) -> Result<RouteGen, BoardError> {
-        let mut cmd = call(&self.link.scripts.routes, &[keys::routes(service)]);
+        let mut cmd = call(&self.scripts.routes, &[keys::routes(service)]);
         cmd.arg(keys::CHANGES).arg(codec::change(&Change::Routes(service.clone())));
         cmd.arg(routes.generation.epoch.0).arg(routes.generation.generation.0);
         for entry in &routes.entries {
             cmd.arg(entry.instance.as_str()).arg(codec::route(entry));
         }
-        let mut pipe = pipe();
-        pipe.add_command(cmd);
-        let (present,): (String,) = self.link.send(&pipe, "publish routes", CALL_DEADLINE).await?;
+        let present: String = self.of(service, cmd, "publish routes").await?;
         present.parse().map_err(|detail| unreadable(keys::routes(service), detail))
     }
 
@@ -271,32 +251,44 @@ impl Board for RedisBoard {
         }
         let services = reports.iter().map(|report| report.instance.service()).collect();
         self.learn_plain(&services).await?;
-        let mut pipe = pipe();
-        self.record_commands(reports, &mut pipe);
-        let new: Vec<usize> = self.link.send(&pipe, "record loads", CALL_DEADLINE).await?;
-        Ok(new.into_iter().sum())
+        let mut sheaves = record::sheaves(reports, &self.plain);
+        let mut new = 0;
+        if let Some(desk) = &self.desk {
+            new = desk.record(&mut sheaves).await?;
+        }
+        if !sheaves.is_empty() {
+            new += self.record_by_script(&sheaves).await?;
+        }
+        Ok(new)
     }
 
     async fn forget(&self, instances: &[InstanceId]) -> Result<(), BoardError> {
-        let mut pipe = pipe();
-        let mut services = BTreeSet::new();
+        let mut gone: BTreeMap<ServiceName, Vec<&str>> = BTreeMap::new();
         for instance in instances {
-            let service = instance.service();
-            for key in [keys::board(&service), keys::seen(&service)] {
-                pipe.cmd("ZREM").arg(key).arg(instance.as_str()).ignore();
-            }
-            for key in [keys::report(&service), keys::load(&service)] {
-                pipe.cmd("HDEL").arg(key).arg(instance.as_str()).ignore();
-            }
-            services.insert(service);
+            gone.entry(instance.service()).or_default().push(instance.as_str());
         }
-        for service in services {
-            publish(&mut pipe, &Change::Loads(service));
+        let mut batch = Batch::default();
+        for (service, instances) in &gone {
+            let from = [
+                ("ZREM", keys::board(service)),
+                ("ZREM", keys::seen(service)),
+                ("HDEL", keys::report(service)),
+                ("HDEL", keys::load(service)),
+            ];
+            for (name, key) in from {
+                let mut rem = cmd(name);
+                rem.arg(key).arg(instances);
+                batch.of(service, rem);
+            }
+            let mut mark = cmd("DEL");
+            mark.arg(keys::writer(service));
+            batch.of(service, mark);
+            batch.of(service, publish(&Change::Loads(service.clone())));
         }
-        if pipe.is_empty() {
+        if batch.is_empty() {
             return Ok(());
         }
-        self.link.send(&pipe, "forget loads", CALL_DEADLINE).await
+        self.nodes.send(batch, "forget loads", CALL_DEADLINE).await.map(drop)
     }
 
     async fn write_demand(
@@ -304,44 +296,51 @@ impl Board for RedisBoard {
         balancer: &BalancerId,
         demand: &[(ServiceName, Demand)],
     ) -> Result<(), BoardError> {
-        let mut pipe = pipe();
-        let mut beat = call(&self.link.scripts.beat, &[keys::BALANCERS.to_owned()]);
+        let mut batch = Batch::default();
+        let mut beat = call(&self.scripts.beat, &[keys::BALANCERS.to_owned()]);
         beat.arg(millis(HEARTBEAT_TTL)).arg(balancer.as_str());
-        pipe.add_command(beat).ignore();
+        batch.at(keys::BALANCERS, beat);
         for (service, demand) in demand {
             let text = codec::demand(demand).map_err(|d| unreadable(keys::demand(service), d))?;
-            let mut cmd = call(&self.link.scripts.demand, &[keys::demand(service)]);
+            let mut cmd = call(&self.scripts.demand, &[keys::demand(service)]);
             cmd.arg(keys::CHANGES).arg(codec::change(&Change::Demand(service.clone())));
             cmd.arg(millis(keys::DEMAND_EXPIRY)).arg(balancer.as_str()).arg(text);
-            pipe.add_command(cmd).ignore();
+            batch.of(service, cmd);
         }
-        self.link.send(&pipe, "write demand", CALL_DEADLINE).await
+        self.nodes.send(batch, "write demand", CALL_DEADLINE).await.map(drop)
     }
 
     async fn demand(
         &self,
     ) -> Result<BTreeMap<ServiceName, Vec<(BalancerId, Demand, Duration)>>, BoardError> {
         const DOING: &str = "read demand";
-        let mut first = pipe();
-        first.cmd("TIME").cmd("HKEYS").arg(keys::SERVICES);
-        let ((secs, micros), names): ((i64, i64), Vec<String>) =
-            self.link.send(&first, DOING, READ_DEADLINE).await?;
+        let mut names = cmd("HKEYS");
+        names.arg(keys::SERVICES);
+        let mut first = Batch::default();
+        first.at(keys::SERVICES, cmd("TIME"));
+        first.at(keys::SERVICES, names);
+        let first = self.nodes.send(first, DOING, READ_DEADLINE).await?;
+        let ((secs, micros), names): ((i64, i64), Vec<String>) = read(Value::Array(first), DOING)?;
         let now = Timestamp(secs * 1000 + micros / 1000);
         let mut all = BTreeMap::new();
-        let mut dead = pipe();
+        let mut dead = Batch::default();
         for services in self.names(names).chunks(SERVICES_PER_PIPELINE) {
-            let mut each = pipe();
+            let mut each = Batch::default();
             for service in services {
-                each.cmd("HGETALL").arg(keys::demand(service));
+                let mut get = cmd("HGETALL");
+                get.arg(keys::demand(service));
+                each.of(service, get);
             }
-            let got: Vec<Strings> = self.link.send(&each, DOING, READ_DEADLINE).await?;
+            let got = self.nodes.send(each, DOING, READ_DEADLINE).await?;
             for (service, fields) in services.iter().zip(got) {
                 let mut fresh = Vec::new();
-                for (balancer, text) in fields {
+                for (balancer, text) in read::<Strings>(fields, DOING)? {
                     match codec::read_demand(&balancer, &text, now) {
                         Ok(demand) if demand.2 < BALANCER_LIVE => fresh.push(demand),
                         Ok((.., age)) if age > keys::DEMAND_EXPIRY => {
-                            dead.cmd("HDEL").arg(keys::demand(service)).arg(balancer).ignore();
+                            let mut del = cmd("HDEL");
+                            del.arg(keys::demand(service)).arg(balancer);
+                            dead.of(service, del);
                         }
                         Ok(_old) => {}
                         Err(detail) => self.complain(keys::demand(service), &detail),
@@ -353,7 +352,7 @@ impl Board for RedisBoard {
             }
         }
         if !dead.is_empty() {
-            self.link.send::<()>(&dead, DOING, CALL_DEADLINE).await?;
+            self.nodes.send(dead, DOING, CALL_DEADLINE).await?;
         }
         Ok(all)
     }
@@ -379,34 +378,48 @@ impl Board for RedisBoard {
     }
 
     async fn service(&self, service: &ServiceName) -> Result<ServiceView, BoardError> {
-        let mut pipe = pipe();
-        pipe.cmd("HGET").arg(keys::SERVICES).arg(service.as_str());
-        self.read_command(&mut pipe, service);
-        let (front, shelf): (Option<String>, Shelf) =
-            self.link.send(&pipe, "read a service", CALL_DEADLINE).await?;
+        const DOING: &str = "read a service";
+        let mut front = cmd("HGET");
+        front.arg(keys::SERVICES).arg(service.as_str());
+        let mut batch = Batch::default();
+        batch.at(keys::SERVICES, front);
+        batch.of(service, self.read_command(service));
+        let got = self.nodes.send(batch, DOING, CALL_DEADLINE).await?;
+        let (front, shelf): (Option<String>, Shelf) = read(Value::Array(got), DOING)?;
         let front = front.and_then(|text| self.front(service, &text));
         Ok(self.shelf(service, front, shelf))
     }
 
     async fn view(&self) -> Result<BoardView, BoardError> {
         const DOING: &str = "read everything";
-        let mut first = pipe();
-        first.cmd("HGETALL").arg(keys::SERVICES);
-        let mut beats = call(&self.link.scripts.beat, &[keys::BALANCERS.to_owned()]);
+        let mut fronts = cmd("HGETALL");
+        fronts.arg(keys::SERVICES);
+        let mut beats = call(&self.scripts.beat, &[keys::BALANCERS.to_owned()]);
         beats.arg(millis(HEARTBEAT_TTL));
-        first.add_command(beats);
+        let mut first = Batch::default();
+        first.at(keys::SERVICES, fronts);
+        first.at(keys::BALANCERS, beats);
+        let first = self.nodes.send(first, DOING, READ_DEADLINE).await?;
         let (mut fronts, (now, beats)): (Strings, (i64, Vec<(String, f64)>)) =
-            self.link.send(&first, DOING, READ_DEADLINE).await?;
+            read(Value::Array(first), DOING)?;
         let mut view = BoardView::default();
         let names = self.names(fronts.keys().cloned());
         for services in names.chunks(SERVICES_PER_PIPELINE) {
-            let mut each = pipe();
-            services.iter().for_each(|service| self.read_command(&mut each, service));
-            let got: Vec<Shelf> = self.link.send(&each, DOING, READ_DEADLINE).await?;
-            for (service, shelf) in services.iter().zip(got) {
+            let mut each = Batch::default();
+            services.iter().for_each(|service| each.of(service, self.read_command(service)));
+            let got = self.nodes.send_parts(each, DOING, READ_DEADLINE).await;
+            if let Some(why) = got.failure.filter(|_| got.each.iter().all(Option::is_none)) {
+                return Err(why);
+            }
+            for (service, shelf) in services.iter().zip(got.each) {
                 let front = fronts.remove(service.as_str());
                 let front = front.and_then(|text| self.front(service, &text));
-                view.services.insert(service.clone(), self.shelf(service, front, shelf));
+                // What a server that is away holds is unknown.
+                let view_of = match shelf {
+                    Some(shelf) => self.shelf(service, front, read(shelf, DOING)?),
+                    None => ServiceView { front, ..ServiceView::default() },
+                };
+                view.services.insert(service.clone(), view_of);
             }
         }
         for (balancer, at) in beats {
@@ -429,9 +442,9 @@ impl Board for RedisBoard {
     }
 
     async fn ping(&self) -> Result<(), BoardError> {
-        // A write, so that a read-only replica does not pass for the board.
-        let mut pipe = pipe();
-        pipe.cmd("PUBLISH").arg("tally:ping").arg("").ignore();
-        self.link.send(&pipe, "ask whether it lives", CALL_DEADLINE).await
+        // A write that changes nothing, so that a read-only replica does not pass for the board.
+        let mut none = cmd("ZREMRANGEBYSCORE");
+        none.arg(keys::BALANCERS).arg("-inf").arg("-1");
+        self.one::<Value>(keys::BALANCERS, none, "ask whether it lives").await.map(drop)
     }
 }

@@ -1,12 +1,12 @@
 //! Terms of an instance as text: `weight max_in_flight at_ms`.
 
-use super::{LINE_BYTES_MAX, bounded, optional, or_none, word};
+use super::{LINE_BYTES_MAX, OrNone, bounded, optional, word};
 use domain::{Terms, Timestamp};
 
 /// Terms that were taken then.
 #[must_use]
 pub fn terms(terms: Terms, at: Timestamp) -> String {
-    format!("{} {} {}", terms.weight, or_none(terms.max_in_flight), at.0)
+    format!("{} {} {}", terms.weight, OrNone(terms.max_in_flight), at.0)
 }
 
 /// Reads terms and the time they were taken.

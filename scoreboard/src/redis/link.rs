@@ -1,19 +1,16 @@
-//! The connection for commands: made when first needed, dropped when it fails, made anew with
-//! back-off; and the subscription, which does the same by itself.
+//! One connection for commands: made when first needed, dropped when it fails, made anew with
+//! back-off.
 
+use super::origin::Origin;
 use super::scripts::Scripts;
 use crate::board::BoardError;
-use crate::codec;
-use crate::keys;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::io::tcp::TcpSettings;
-use ::redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, IntoConnectionInfo};
+use ::redis::{AsyncConnectionConfig, ErrorKind, FromRedisValue};
 use ::redis::{Pipeline, RedisError, ServerErrorKind};
-use domain::{Change, Clock, Mono};
-use futures_util::StreamExt;
+use domain::{Clock, Mono};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 /// A call that changes or reads one thing must be done by then: ten times what a slow network
@@ -22,28 +19,14 @@ pub const CALL_DEADLINE: Duration = Duration::from_secs(1);
 /// A read of everything: thousands of services in several pipelines.
 pub const READ_DEADLINE: Duration = Duration::from_secs(3);
 /// Making a connection; less than a call's deadline, so that the call can say what failed.
-const CONNECT_DEADLINE: Duration = Duration::from_millis(800);
+pub(super) const CONNECT_DEADLINE: Duration = Duration::from_millis(800);
 /// First pause after a failed attempt; doubled up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 /// Longest pause: the board is noticed within a second of its return.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// A subscription proves every so often that it lives; silence is else no sign of death.
-const PULSE: Duration = Duration::from_secs(2);
-/// Bytes sent and not acknowledged for this long end a connection whose peer is gone.
-const TCP_GIVE_UP: Duration = Duration::from_secs(3);
 
 pub(super) fn unreachable_board(doing: &'static str, source: RedisError) -> BoardError {
     BoardError::Unreachable { doing, source: Box::new(source) }
-}
-
-/// Opens nothing; says whether the address can be one.
-pub(super) fn client(url: &str) -> Result<Client, BoardError> {
-    let doing = "read its address (redis://HOST:PORT/DB or unix:///PATH)";
-    let open = || {
-        let settings = TcpSettings::default().set_nodelay(true).set_user_timeout(TCP_GIVE_UP);
-        Client::open(url.into_connection_info()?.set_tcp_settings(settings))
-    };
-    open().map_err(|source| unreachable_board(doing, source))
 }
 
 /// Why there is no connection now.
@@ -56,6 +39,8 @@ struct Waiting {
 #[derive(Default)]
 struct State {
     live: Option<MultiplexedConnection>,
+    /// Where it leads.
+    to: String,
     /// Counts connections, so that a late failure of an old one does not end the present one.
     number: u64,
     failures: u32,
@@ -65,29 +50,44 @@ struct State {
 
 /// The connection for commands.
 pub(super) struct Link {
-    client: Client,
+    origin: Origin,
     clock: Arc<dyn Clock>,
-    pub(super) scripts: Scripts,
+    scripts: Arc<Scripts>,
     state: Mutex<State>,
 }
 
-fn backoff(failures: u32) -> Duration {
+/// A connection in hand, and which one it is.
+pub(super) struct Live(pub(super) MultiplexedConnection, u64);
+
+pub(super) fn backoff(failures: u32) -> Duration {
     BACKOFF_MIN.saturating_mul(1 << failures.min(10)).min(BACKOFF_MAX)
 }
 
+/// Whether a connection is of no use after this: it broke, or it leads to a server that takes no
+/// writes (any more).
+fn ends_connection(why: &RedisError) -> bool {
+    let wrong_server = matches!(
+        why.kind(),
+        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
+    );
+    wrong_server || why.is_unrecoverable_error() || why.is_io_error()
+}
+
 impl Link {
-    pub(super) fn new(client: Client, clock: Arc<dyn Clock>) -> Link {
-        Link { client, clock, scripts: Scripts::new(), state: Mutex::new(State::default()) }
+    pub(super) fn new(origin: Origin, clock: Arc<dyn Clock>, scripts: Arc<Scripts>) -> Link {
+        Link { origin, clock, scripts, state: Mutex::default() }
+    }
+
+    /// Where it leads.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// The present connection, or a new one. Only one attempt at a time; others wait for it.
-    async fn connection(
-        &self,
-        doing: &'static str,
-    ) -> Result<(MultiplexedConnection, u64), BoardError> {
+    pub(super) async fn connection(&self, doing: &'static str) -> Result<Live, BoardError> {
         let mut state = self.state.lock().await;
         if let Some(live) = &state.live {
-            return Ok((live.clone(), state.number));
+            return Ok(Live(live.clone(), state.number));
         }
         if self.clock.monotonic() < state.next_attempt {
             let source = Box::new(Waiting { why: state.last_failure.clone() });
@@ -100,19 +100,22 @@ impl Link {
             .set_connection_timeout(Some(CONNECT_DEADLINE))
             .set_response_timeout(Some(READ_DEADLINE));
         let attempt = async {
-            let mut live =
-                self.client.get_multiplexed_async_connection_with_config(&settings).await?;
+            let client = self.origin.server().await?;
+            let to = client.get_connection_info().addr().to_string();
+            let mut live = client.get_multiplexed_async_connection_with_config(&settings).await?;
+            self.origin.greet(&mut live).await?;
             self.scripts.load().exec_async(&mut live).await?;
-            Ok::<_, RedisError>(live)
+            Ok::<_, RedisError>((live, to))
         };
         let outcome = timeout(CONNECT_DEADLINE, attempt).await;
         state.next_attempt = self.clock.monotonic().plus(backoff(state.failures));
         match outcome {
-            Ok(Ok(live)) => {
+            Ok(Ok((live, to))) => {
                 state.failures = 0;
                 state.number += 1;
                 state.live = Some(live.clone());
-                Ok((live, state.number))
+                state.to = to;
+                Ok(Live(live, state.number))
             }
             Ok(Err(source)) => {
                 state.last_failure = source.to_string();
@@ -125,6 +128,15 @@ impl Link {
         }
     }
 
+    /// Ends a connection that leads elsewhere than `to`.
+    pub(super) async fn only_to(&self, to: &str) {
+        let mut state = self.state.lock().await;
+        if state.live.is_some() && state.to != to {
+            tracing::info!(from = state.to, to, "the scoreboard is elsewhere now");
+            state.live = None;
+        }
+    }
+
     async fn drop_connection(&self, number: u64) {
         let mut state = self.state.lock().await;
         if state.number == number {
@@ -132,35 +144,42 @@ impl Link {
         }
     }
 
-    /// Sends `pipe` and reads its answers, all within `limit`. Scripts that Redis forgot are loaded
-    /// again, once.
-    pub(super) async fn send<T: FromRedisValue>(
+    /// One pipeline on a connection in hand. Scripts that Redis forgot are loaded again, once.
+    pub(super) async fn query<T: FromRedisValue>(
         &self,
+        live: &mut Live,
         pipe: &Pipeline,
         doing: &'static str,
-        limit: Duration,
     ) -> Result<T, BoardError> {
-        let whole = async {
-            let (mut live, number) = self.connection(doing).await?;
-            match pipe.query_async(&mut live).await {
-                Err(why) if why.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                    let load = self.scripts.load();
-                    load.exec_async(&mut live).await.map_err(|s| unreachable_board(doing, s))?;
-                    pipe.query_async(&mut live).await.map_err(|s| unreachable_board(doing, s))
-                }
-                Err(source) => {
-                    if source.is_unrecoverable_error() || source.is_io_error() {
-                        self.drop_connection(number).await;
-                    }
-                    Err(unreachable_board(doing, source))
-                }
-                Ok(answer) => Ok(answer),
-            }
-        };
-        match timeout(limit, whole).await {
+        let mut outcome = pipe.query_async(&mut live.0).await;
+        if let Err(why) = &outcome
+            && why.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+        {
+            let loaded = self.scripts.load().exec_async(&mut live.0).await;
+            outcome = match loaded {
+                Ok(()) => pipe.query_async(&mut live.0).await,
+                Err(why) => Err(why),
+            };
+        }
+        if let Err(why) = &outcome
+            && ends_connection(why)
+        {
+            self.drop_connection(live.1).await;
+        }
+        outcome.map_err(|source| unreachable_board(doing, source))
+    }
+
+    /// Does `work` within `limit`; a connection that does not answer is given up: a new one may
+    /// reach a new server.
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        doing: &'static str,
+        work: impl Future<Output = Result<T, BoardError>>,
+    ) -> Result<T, BoardError> {
+        match timeout(limit, work).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => {
-                // A connection that does not answer is given up: a new one may reach a new server.
                 let mut state = self.state.lock().await;
                 state.live = None;
                 state.next_attempt = self.clock.monotonic().plus(BACKOFF_MIN);
@@ -168,56 +187,18 @@ impl Link {
             }
         }
     }
-}
 
-/// Listens to the channel until the process ends, and passes on what it says. Each new
-/// subscription begins with [`Change::All`]: what was said in between is lost.
-pub(super) async fn listen(
-    client: Client,
-    changes: broadcast::Sender<Change>,
-    mut heard: impl FnMut(&Change) + Send,
-) {
-    let mut failures = 0;
-    loop {
-        let subscription = async {
-            let (mut sink, stream) = client.get_async_pubsub().await?.split();
-            sink.subscribe(keys::CHANGES).await?;
-            Ok::<_, RedisError>((sink, stream))
+    /// Sends `pipe` and reads its answers, all within `limit`.
+    pub(super) async fn send<T: FromRedisValue>(
+        &self,
+        pipe: &Pipeline,
+        doing: &'static str,
+        limit: Duration,
+    ) -> Result<T, BoardError> {
+        let whole = async {
+            let mut live = self.connection(doing).await?;
+            self.query(&mut live, pipe, doing).await
         };
-        match timeout(CONNECT_DEADLINE, subscription).await {
-            Ok(Ok((mut sink, mut stream))) => {
-                failures = 0;
-                tracing::info!(channel = keys::CHANGES, "subscribed to the scoreboard's changes");
-                let mut tell = |change: Change| {
-                    heard(&change);
-                    // An error means that nobody watches.
-                    drop(changes.send(change));
-                };
-                tell(Change::All);
-                let mut pulse = tokio::time::interval(PULSE);
-                loop {
-                    tokio::select! {
-                        message = stream.next() => match message {
-                            Some(message) => {
-                                let text = String::from_utf8_lossy(message.get_payload_bytes());
-                                codec::read_changes(&text).into_iter().for_each(&mut tell);
-                            }
-                            None => break,
-                        },
-                        _ = pulse.tick() => {
-                            let alive = timeout(CALL_DEADLINE, sink.ping::<::redis::Value>()).await;
-                            if !matches!(alive, Ok(Ok(_))) {
-                                break;
-                            }
-                        }
-                    }
-                }
-                tracing::info!(channel = keys::CHANGES, "the scoreboard's changes broke off");
-            }
-            Ok(Err(why)) => tracing::debug!(%why, "cannot subscribe to the scoreboard's changes"),
-            Err(_elapsed) => tracing::debug!("the scoreboard does not answer a subscription"),
-        }
-        failures = (failures + 1u32).min(10);
-        tokio::time::sleep(backoff(failures)).await;
+        self.within(limit, doing, whole).await
     }
 }

@@ -1,4 +1,4 @@
-//! What Redis does by itself, atomically and on its own clock: five small scripts.
+//! What Redis does by itself, atomically and on its own clock: six small scripts.
 //!
 //! A key that holds another type than ours is not ours and blocks the board; it is deleted.
 
@@ -35,12 +35,13 @@ local function sweep(board, seen, report, now, ttl)
 end
 ";
 
-/// KEYS board seen report load; ARGV ttl, plain expiry, channel, message, `board` or `plain`, then
-/// five per report: instance, score, counts, seq, source. Answers how many were new.
+/// KEYS board seen report load writer; ARGV ttl, plain expiry, board expiry, channel, service,
+/// `board` or `plain`, writer, then five per report: instance, score, counts, seq, source. Answers how many were new.
 const RECORD: &str = r"
-local ttl, plain = tonumber(ARGV[1]), ARGV[5] == 'plain'
-ours(KEYS[1], 'zset'); ours(KEYS[2], 'zset'); ours(KEYS[3], 'hash'); ours(KEYS[4], 'hash')
-local now, new = now_ms(), 0
+local ttl, kind, plain = tonumber(ARGV[1]), ARGV[6], ARGV[6] == 'plain'
+ours(KEYS[5], 'string'); ours(KEYS[1], 'zset'); ours(KEYS[2], 'zset'); ours(KEYS[3], 'hash'); ours(KEYS[4], 'hash')
+local now, new, told = now_ms(), 0, {}
+local latest = now
 sweep(KEYS[1], KEYS[2], KEYS[3], now, ttl)
 local BOARD, PLAIN = '^%S+ %S+ %S+ (%S+) (%d+)', '^%S+ %S+ %S+ %S+ (%S+) (%d+)'
 local function last_of(instance)
@@ -50,7 +51,7 @@ local function last_of(instance)
   local seq, at = string.match(text, pattern)
   return seq, tonumber(at)
 end
-for i = 6, #ARGV, 5 do
+for i = 8, #ARGV, 5 do
   local instance, score, counts, seq, source = unpack(ARGV, i, i + 4)
   local at, take = now, true
   local last_seq, last_at = last_of(instance)
@@ -63,6 +64,8 @@ for i = 6, #ARGV, 5 do
   if take then
     new = new + 1
     local value = counts .. ' ' .. seq .. ' ' .. show(at) .. ' ' .. source
+    latest = math.max(latest, at)
+    told[new] = instance .. ' ' .. score .. ' ' .. value
     -- A service that gains or loses its balancer leaves nothing under the other keys.
     if plain then
       redis.call('HSET', KEYS[4], instance, score .. ' ' .. value)
@@ -79,14 +82,28 @@ for i = 6, #ARGV, 5 do
   end
 end
 if new > 0 then
+  local other
   if plain then
     redis.call('PEXPIRE', KEYS[4], ARGV[2])
+    other = redis.call('EXISTS', KEYS[3])
   else
-    for k = 1, 3 do redis.call('PEXPIRE', KEYS[k], ttl) end
+    for k = 1, 3 do redis.call('PEXPIRE', KEYS[k], ARGV[3]) end
+    other = redis.call('EXISTS', KEYS[4])
   end
-  redis.call('PUBLISH', ARGV[3], ARGV[4])
+  -- Loads under both kinds of keys must be looked at one by one until they are gone.
+  if other > 0 then kind = 'mixed' end
+  local expiry = plain and ARGV[2] or ARGV[3]
+  redis.call('SET', KEYS[5], ARGV[7] .. ' ' .. kind .. ' ' .. show(latest), 'PX', expiry)
+  redis.call('PUBLISH', ARGV[4], 'told ' .. ARGV[5] .. ' ' .. new .. '\n' .. table.concat(told, '\n'))
 end
 return new
+";
+
+/// KEYS board seen report; ARGV ttl. Takes the dead off.
+const SWEEP: &str = r"
+ours(KEYS[1], 'zset'); ours(KEYS[2], 'zset'); ours(KEYS[3], 'hash')
+sweep(KEYS[1], KEYS[2], KEYS[3], now_ms(), tonumber(ARGV[1]))
+return 1
 ";
 
 /// KEYS routes; ARGV channel, message, epoch, generation, then field and value in turn. Answers the
@@ -150,6 +167,7 @@ return {show(now), redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')}
 /// The scripts, each with its hash; loaded on every new connection.
 pub(super) struct Scripts {
     pub(super) record: Script,
+    pub(super) sweep: Script,
     pub(super) routes: Script,
     pub(super) read: Script,
     pub(super) demand: Script,
@@ -161,6 +179,7 @@ impl Scripts {
         let whole = |body: &str| Script::new(&format!("{COMMON}{body}"));
         Scripts {
             record: whole(RECORD),
+            sweep: whole(SWEEP),
             routes: whole(ROUTES),
             read: whole(READ),
             demand: whole(DEMAND),
@@ -171,7 +190,7 @@ impl Scripts {
     /// The commands that load them all.
     pub(super) fn load(&self) -> ::redis::Pipeline {
         let mut pipe = ::redis::pipe();
-        for body in [RECORD, ROUTES, READ, DEMAND, BEAT] {
+        for body in [RECORD, SWEEP, ROUTES, READ, DEMAND, BEAT] {
             pipe.cmd("SCRIPT").arg("LOAD").arg(format!("{COMMON}{body}")).ignore();
         }
         pipe

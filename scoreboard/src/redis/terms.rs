@@ -1,10 +1,12 @@
 //! Terms of instances whose agents changed them: one small hash, usually absent.
 
 use super::link::CALL_DEADLINE;
-use super::{RedisBoard, Strings, millis};
+use super::nodes::{Batch, read};
+use super::reading::Strings;
+use super::{RedisBoard, millis};
 use crate::board::{BoardError, LOAD_TTL};
 use crate::{codec, keys};
-use ::redis::pipe;
+use ::redis::{Value, cmd};
 use domain::{InstanceId, Terms, Timestamp};
 use std::collections::BTreeMap;
 
@@ -21,28 +23,38 @@ impl RedisBoard {
         if terms.is_empty() {
             return Ok(());
         }
-        let mut time = pipe();
-        time.cmd("TIME");
-        let (now,): (Time,) = self.link.send(&time, DOING, CALL_DEADLINE).await?;
-        let mut pipe = pipe();
+        let now: Time = self.one(keys::TERMS, cmd("TIME"), DOING).await?;
+        let mut batch = Batch::default();
         for (instance, terms) in terms {
+            let mut write;
             if *terms == Terms::AS_CONFIGURED {
-                pipe.cmd("HDEL").arg(keys::TERMS).arg(instance.as_str()).ignore();
+                write = cmd("HDEL");
+                write.arg(keys::TERMS).arg(instance.as_str());
             } else {
+                write = cmd("HSET");
                 let text = codec::terms(*terms, moment(now));
-                pipe.cmd("HSET").arg(keys::TERMS).arg(instance.as_str()).arg(text).ignore();
+                write.arg(keys::TERMS).arg(instance.as_str()).arg(text);
             }
+            batch.at(keys::TERMS, write);
         }
-        pipe.cmd("PEXPIRE").arg(keys::TERMS).arg(millis(LOAD_TTL)).ignore();
-        self.link.send(&pipe, DOING, CALL_DEADLINE).await
+        let mut expiry = cmd("PEXPIRE");
+        expiry.arg(keys::TERMS).arg(millis(LOAD_TTL));
+        batch.at(keys::TERMS, expiry);
+        self.nodes.send(batch, DOING, CALL_DEADLINE).await.map(drop)
     }
 
     pub(super) async fn fresh_terms(&self) -> Result<BTreeMap<InstanceId, Terms>, BoardError> {
         const DOING: &str = "read terms";
-        let mut read = pipe();
-        read.cmd("TIME").cmd("HGETALL").arg(keys::TERMS);
-        let (now, told): (Time, Strings) = self.link.send(&read, DOING, CALL_DEADLINE).await?;
-        let mut dead = pipe();
+        let mut all = cmd("HGETALL");
+        all.arg(keys::TERMS);
+        let mut both = Batch::default();
+        both.at(keys::TERMS, cmd("TIME"));
+        both.at(keys::TERMS, all);
+        let both = self.nodes.send(both, DOING, CALL_DEADLINE).await?;
+        let (now, told): (Time, Strings) = read(Value::Array(both), DOING)?;
+        let mut dead = cmd("HDEL");
+        dead.arg(keys::TERMS);
+        let mut any_dead = false;
         let mut fresh = BTreeMap::new();
         for (name, text) in told.into_iter().take(codec::TERMS_MAX) {
             let instance = name.parse::<InstanceId>().map_err(|why| why.to_string());
@@ -50,12 +62,15 @@ impl RedisBoard {
                 Ok((instance, (terms, at))) if moment(now).since(at) < LOAD_TTL => {
                     fresh.insert(instance, terms);
                 }
-                Ok(_old) => drop(dead.cmd("HDEL").arg(keys::TERMS).arg(name).ignore()),
+                Ok(_old) => {
+                    dead.arg(name);
+                    any_dead = true;
+                }
                 Err(detail) => self.complain(keys::TERMS.to_owned(), &detail),
             }
         }
-        if !dead.is_empty() {
-            self.link.send::<()>(&dead, DOING, CALL_DEADLINE).await?;
+        if any_dead {
+            self.one::<Value>(keys::TERMS, dead, DOING).await?;
         }
         Ok(fresh)
     }
