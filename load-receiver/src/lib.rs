@@ -4,6 +4,7 @@
 //! services, instances and sources are known.
 
 pub mod admit;
+pub mod agent;
 pub mod decode;
 pub mod listen;
 pub mod metrics;
@@ -13,6 +14,7 @@ pub mod refusal;
 pub mod world;
 
 use crate::admit::Door;
+use crate::agent::Asker;
 use crate::metrics::Counts;
 use crate::receive::Receiver;
 use crate::record::Recorder;
@@ -75,8 +77,17 @@ pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) {
     let door = Door::new(deps.identity, Arc::clone(&deps.clock), Arc::clone(&world));
     let recorder = Recorder::new(Arc::clone(&deps.board), Arc::clone(&deps.clock), counts.clone());
     let recorder = Arc::new(recorder);
-    let receiver = Receiver { door: Arc::new(door), recorder: Arc::clone(&recorder), counts };
+    let receiver =
+        Receiver { door: Arc::new(door), recorder: Arc::clone(&recorder), counts: counts.clone() };
     let ways = shutdown.branch();
+    let asker = Asker {
+        world: Arc::clone(&world),
+        receiver: receiver.clone(),
+        board: Arc::clone(&deps.board),
+        clock: Arc::clone(&deps.clock),
+        counts,
+    };
+    ways.spawn(asker.run(shutdown.clone()));
     for socket in deps.sockets {
         ways.spawn(listen::datagrams(socket, receiver.clone(), shutdown.clone()));
     }

@@ -13,6 +13,7 @@ pub struct Counts {
     recorded: Counter,
     writes: Counter,
     failures: Counter,
+    agents: Family<Label, Counter>,
 }
 
 impl Counts {
@@ -41,6 +42,11 @@ impl Counts {
                 "Writes the board did not take",
                 counts.failures.clone(),
             );
+            registry.register(
+                "tally_load_agent_checks",
+                "Questions to agents by what came: line, silent, unreadable; unknown_words besides",
+                counts.agents.clone(),
+            );
         });
         counts
     }
@@ -57,6 +63,10 @@ impl Counts {
     #[must_use]
     pub fn of(&self, result: &'static str) -> u64 {
         self.reports.get_or_create(&[("result", result)]).get()
+    }
+
+    pub(crate) fn asked(&self, result: &'static str) {
+        self.agents.get_or_create(&[("result", result)]).inc();
     }
 
     pub(crate) fn wrote(&self, new: usize) {

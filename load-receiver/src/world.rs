@@ -1,10 +1,13 @@
 //! What the receiver knows of services, instances and latched sources; kept while the board is away.
 
+use crate::agent::AgentAt;
 use domain::{
-    Change, Clock, InstanceId, LoadReading, LoadSource, Mono, Revision, RouteGen, ServiceName,
+    AgentCheck, Change, Clock, InstanceId, LoadReading, LoadSource, Mono, Revision, RouteGen,
+    ServiceName,
 };
 use scoreboard::{Board, BoardView, ServiceView};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +28,9 @@ struct Known {
     source: Option<LoadSource>,
     generation: RouteGen,
     instances: BTreeMap<InstanceId, Revision>,
+    agent: Option<AgentCheck>,
+    /// Of each instance in the routes.
+    hosts: BTreeMap<InstanceId, IpAddr>,
     latched: BTreeMap<Revision, LoadSource>,
 }
 
@@ -108,13 +114,32 @@ impl World {
         known.seen = now;
         known.revision = front.revision;
         known.source = front.source;
+        known.agent = front.agent;
         // An unknown table is not an empty one, and an older one is no news.
         if let Some(table) = view.routes.as_ref().filter(|t| t.generation >= known.generation) {
             known.generation = table.generation;
             known.instances =
                 table.entries.iter().map(|e| (e.instance.clone(), e.revision)).collect();
+            known.hosts =
+                table.entries.iter().map(|e| (e.instance.clone(), e.address.ip())).collect();
         }
         known.latch_all(&view.loads);
+    }
+
+    /// The agents of the instances in the routes.
+    #[must_use]
+    pub fn agents(&self) -> Vec<AgentAt> {
+        let inner = self.lock();
+        let mut agents = Vec::new();
+        for known in inner.services.values() {
+            let Some(AgentCheck { port, interval }) = known.agent else { continue };
+            agents.extend(known.hosts.iter().map(|(instance, host)| AgentAt {
+                instance: instance.clone(),
+                address: SocketAddr::new(*host, port),
+                interval,
+            }));
+        }
+        agents
     }
 
     /// Takes in the whole board.

@@ -20,6 +20,7 @@ pub mod quantity;
 pub mod report;
 pub mod stamp;
 pub mod suggest;
+pub mod total;
 
 /// Version of the messages between parts; a part refuses a number it does not know.
 pub const WIRE_VERSION: u32 = 1;
