@@ -121,10 +121,7 @@ impl Collector for Scrape {
                 gauge(&mut metric, &labels, level(service))?;
             }
         }
-        let help = "Requests for which there is no route";
-        let name = "tally_balancer_unrouted_requests";
-        let unrouted = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        ConstCounter::new(self.0.unrouted.load(Relaxed)).encode(unrouted)
+        crate::doors::encode(&mut encoder, &self.0)
     }
 }
 

@@ -2,7 +2,7 @@
 //! checked by the sweep of the worker, so that no request pays for a timer.
 
 use crate::http::request::peer_text;
-use crate::limits::Limits;
+use crate::limits::{Limits, millis};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -35,15 +35,16 @@ pub enum Phase {
 
 impl Phase {
     fn limit(self, limits: &Limits) -> Option<u64> {
-        match self {
-            Phase::Idle => Some(limits.idle_millis),
-            Phase::Head => Some(limits.head_millis),
-            Phase::Held => None,
-            Phase::Answer => Some(limits.answer_millis),
-            Phase::Body | Phase::Stream => Some(limits.stall_millis),
-            Phase::Tunnel => Some(limits.tunnel_idle_millis),
-            Phase::Linger => Some(u64::try_from(Limits::LINGER.as_millis()).unwrap_or(u64::MAX)),
-        }
+        let limit = match self {
+            Phase::Idle => limits.idle,
+            Phase::Head => limits.head_time,
+            Phase::Held => return None,
+            Phase::Answer => limits.answer_time,
+            Phase::Body | Phase::Stream => limits.stall_time,
+            Phase::Tunnel => limits.tunnel_idle,
+            Phase::Linger => Limits::LINGER,
+        };
+        Some(millis(limit))
     }
 }
 
@@ -186,11 +187,9 @@ impl Conn {
 
     /// Whether the client moved fewer bytes than it must in the time it was waited for.
     fn is_too_slow(&self) -> bool {
-        let allowed =
-            match self.moved.get().saturating_mul(1000).checked_div(self.limits.rate_bytes) {
-                Some(earned) => self.limits.slow_millis.saturating_add(earned),
-                None => return false,
-            };
+        let moved = self.moved.get().saturating_mul(1000);
+        let Some(earned) = moved.checked_div(self.limits.slow_rate.0.0) else { return false };
+        let allowed = millis(self.limits.slow_time).saturating_add(earned);
         self.waited.get() > allowed
     }
 
@@ -248,7 +247,7 @@ mod tests {
         let limits = Limits::default();
         let (conn, pass) = conn(limits.clone());
         conn.begin();
-        pass(&conn, limits.answer_millis);
+        pass(&conn, millis(limits.answer_time));
         assert!(!conn.take_late());
         pass(&conn, 250);
         assert!(conn.take_late() && !conn.take_late() && conn.ending().is_none());
@@ -256,7 +255,7 @@ mod tests {
         pass(&conn, 1_000_000);
         assert!(conn.ending().is_none(), "the queue has its own deadline");
         conn.enter(Phase::Head);
-        pass(&conn, limits.head_millis);
+        pass(&conn, millis(limits.head_time));
         conn.moved(1);
         assert!(conn.ending().is_none());
         pass(&conn, 250);

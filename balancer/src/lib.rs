@@ -9,6 +9,7 @@ mod admin;
 mod conn;
 mod control;
 mod demand;
+mod doors;
 mod forward;
 mod hold;
 pub mod http;
@@ -46,7 +47,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// How a balancer is set up.
@@ -147,16 +148,7 @@ pub struct Shared {
     table: ArcSwap<route::Table>,
     limits: Limits,
     access: Option<Log>,
-    /// Client connections open now.
-    open: AtomicUsize,
-    /// Connections that found all places taken.
-    full: AtomicU64,
-    /// Connections that the sweep ended, by why.
-    ended: [AtomicU64; 3],
-    /// Requests that were not HTTP, or could be read in two ways.
-    refused: AtomicU64,
-    /// Requests for which there is no route.
-    unrouted: AtomicU64,
+    doors: doors::Doors,
     demand_nudge: Nudge,
     wake_nudge: Nudge,
     ports: tcp::Ports,
@@ -229,15 +221,11 @@ impl Balancer {
             id: config.id.clone(),
             limits: config.limits.clone().sane(),
             access,
-            open: AtomicUsize::new(0),
-            full: AtomicU64::new(0),
-            ended: [const { AtomicU64::new(0) }; 3],
-            refused: AtomicU64::new(0),
+            doors: doors::Doors::default(),
             workers,
             seed: chassis::ids::seed(),
             clock: Arc::clone(&deps.clock),
             table: ArcSwap::from_pointee(route::Table::default()),
-            unrouted: AtomicU64::new(0),
             demand_nudge: Nudge::new(),
             wake_nudge: Nudge::new(),
             ports: tcp::Ports::default(),

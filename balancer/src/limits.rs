@@ -1,104 +1,126 @@
 //! What protects the front door: every bound by its name, with a default that protects.
 
+use domain::Bytes;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use wire::quantity::{Q, Size, Span, Time};
 
-/// Bounds of the front door, `balancer.limits` in the configuration. Times in milliseconds, sizes
-/// in bytes.
+/// Bounds of the front door: `[balancer.limits]` in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Client connections at once, over all workers. When they are used up, the ones that were
     /// idle longest are closed for new ones; if none is idle, new ones wait in the kernel.
     pub connections: usize,
-    /// Bytes of a request's head; more is answered 431.
-    pub head_bytes: usize,
-    /// Bytes of a request's target; more is answered 414.
-    pub target_bytes: usize,
-    /// Bytes of a request's body; more is answered 413. A service may be stricter
-    /// (`route.body_max`). Bodies are streamed, so that this is no bound on memory; it keeps a
-    /// client from sending for ever.
-    pub body_bytes: u64,
+    /// A request's head; more is answered 431.
+    pub head: Size,
+    /// A request's target; more is answered 414.
+    pub target: Size,
+    /// A request's body; more is answered 413. A service may be stricter (`route.body_max`).
+    /// Bodies are streamed, so that this is no bound on memory; it keeps a client from sending for
+    /// ever.
+    pub body: Size,
+    /// A request's body of a known length up to this is read whole before an instance is chosen: a
+    /// client that sends slowly then takes no instance's place, and the request can be tried again.
+    pub buffer: Size,
     /// A quiet keep-alive connection is closed after this: longer than common clients keep theirs
     /// (60 s), so that the client closes first and no request meets a closing connection.
-    pub idle_millis: u64,
+    pub idle: Time,
     /// A request's head must be complete this long after its first byte; slower is an attack or
     /// broken.
-    pub head_millis: u64,
+    pub head_time: Time,
     /// An answer's head must come this long after the request was sent.
-    pub answer_millis: u64,
+    pub answer_time: Time,
     /// A body in either direction must move within this time.
-    pub stall_millis: u64,
+    pub stall_time: Time,
     /// A tunnel must move within this time.
-    pub tunnel_idle_millis: u64,
-    /// Time a client may keep the balancer waiting over a whole request, be it for its body or for
-    /// room to write, before [`Limits::rate_bytes`] counts.
-    pub slow_millis: u64,
-    /// Bytes a second that a client which keeps the balancer waiting must move; 0: any. What is
-    /// slower holds an instance's place that others need.
-    pub rate_bytes: u64,
-    /// A request's body up to this size is read whole before an instance is chosen: a client that
-    /// sends slowly then takes no instance's place, and the request can be tried again.
-    pub buffer_bytes: usize,
+    pub tunnel_idle: Time,
+    /// How long a client may keep the balancer waiting over a whole request, be it for its body or
+    /// for room to write, before [`Limits::slow_rate`] counts.
+    pub slow_time: Time,
+    /// What a client that keeps the balancer waiting must move in a second; `0B`: anything. What
+    /// is slower holds an instance's place that others need.
+    pub slow_rate: Size,
     /// Connections of one service port at once, in user space; more are broken off at once. What
     /// an instance takes is bounded by `load.max_in_flight` and what waits by `route.hold`: this is
     /// for what both together would let through, such as a thousand instances somebody idles on.
     pub port_connections: u32,
     /// An instance must accept a service port's connection within this; then another one is tried.
-    pub port_connect_millis: u64,
+    pub port_connect_time: Time,
     /// Whether bulk on service ports goes through pipes in the kernel instead of being copied.
     pub port_splice: bool,
+}
+
+const fn seconds(n: u64) -> Time {
+    Q(Span(Duration::from_secs(n)))
+}
+
+const fn bytes(n: u64) -> Size {
+    Q(Bytes(n))
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 32_768,
-            head_bytes: 64 << 10,
-            target_bytes: 16 << 10,
-            body_bytes: 16 << 30,
-            idle_millis: 75_000,
-            head_millis: 10_000,
-            answer_millis: 120_000,
-            stall_millis: 300_000,
-            tunnel_idle_millis: 3_600_000,
-            slow_millis: 20_000,
-            rate_bytes: 500,
-            buffer_bytes: 64 << 10,
+            head: bytes(64 << 10),
+            target: bytes(16 << 10),
+            body: bytes(16 << 30),
+            buffer: bytes(64 << 10),
+            idle: seconds(75),
+            head_time: seconds(10),
+            answer_time: seconds(120),
+            stall_time: seconds(300),
+            tunnel_idle: seconds(3600),
+            slow_time: seconds(20),
+            slow_rate: bytes(500),
             port_connections: 16_384,
-            port_connect_millis: 2_000,
+            port_connect_time: seconds(2),
             port_splice: true,
         }
     }
 }
 
 /// Smallest bound on heads: less than this refuses ordinary browsers.
-pub const HEAD_BYTES_MIN: usize = 4 << 10;
+const HEAD_MIN: u64 = 4 << 10;
+/// Largest bound on what one request may keep in memory.
+const KEPT_MAX: u64 = 1 << 20;
+/// Shorter deadlines than the sweep's own step cannot be kept.
+const TIME_MIN: Duration = Duration::from_millis(250);
 
 impl Limits {
     /// The same bounds, with those that would make the front door useless put right.
     #[must_use]
     pub fn sane(mut self) -> Limits {
         self.connections = self.connections.max(1);
-        self.head_bytes = self.head_bytes.clamp(HEAD_BYTES_MIN, 1 << 20);
-        self.target_bytes = self.target_bytes.clamp(1 << 10, self.head_bytes);
-        self.buffer_bytes = self.buffer_bytes.min(1 << 20);
-        for millis in [
-            &mut self.idle_millis,
-            &mut self.head_millis,
-            &mut self.answer_millis,
-            &mut self.stall_millis,
-            &mut self.tunnel_idle_millis,
-            &mut self.port_connect_millis,
+        self.head = bytes(self.head.0.0.clamp(HEAD_MIN, KEPT_MAX));
+        self.target = bytes(self.target.0.0.clamp(1 << 10, self.head.0.0));
+        self.buffer = bytes(self.buffer.0.0.min(KEPT_MAX));
+        for time in [
+            &mut self.idle,
+            &mut self.head_time,
+            &mut self.answer_time,
+            &mut self.stall_time,
+            &mut self.tunnel_idle,
+            &mut self.port_connect_time,
         ] {
-            *millis = (*millis).max(MILLIS_MIN);
+            time.0.0 = time.0.0.max(TIME_MIN);
         }
         self
     }
 
     /// The longest that answered connections may linger to take in what the client still sends.
-    pub const LINGER: Duration = Duration::from_secs(2);
+    pub const LINGER: Time = seconds(2);
 }
 
-/// Shorter deadlines than the sweep's own step cannot be kept.
-const MILLIS_MIN: u64 = 250;
+/// A size for memory; nothing here is larger than memory can be.
+#[must_use]
+pub fn size(size: Size) -> usize {
+    usize::try_from(size.0.0).unwrap_or(usize::MAX)
+}
+
+/// A time in milliseconds.
+#[must_use]
+pub fn millis(time: Time) -> u64 {
+    u64::try_from(time.0.0.as_millis()).unwrap_or(u64::MAX)
+}

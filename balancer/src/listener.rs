@@ -126,8 +126,8 @@ async fn work(worker: Rc<Worker>, sockets: Vec<TcpListener>, shutdown: Shutdown,
 
 async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
     loop {
-        if worker.shared.open.load(Relaxed) >= worker.limits.connections {
-            worker.shared.full.fetch_add(1, Relaxed);
+        if worker.shared.doors.open.load(Relaxed) >= worker.limits.connections {
+            worker.shared.doors.full.fetch_add(1, Relaxed);
             if worker.evict() {
                 // They end as soon as they are polled.
                 tokio::task::yield_now().await;

@@ -6,7 +6,6 @@ use arc_swap::ArcSwap;
 use chassis::Nudge;
 use domain::{HashRule, Health, Hold, PolicyName, Revision, RouteMode, ServiceFront};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// A front for any host and path.
@@ -45,11 +44,7 @@ pub fn shared() -> Shared {
         table: ArcSwap::from_pointee(Table::default()),
         limits: crate::Limits::default(),
         access: None,
-        open: std::sync::atomic::AtomicUsize::new(0),
-        full: std::sync::atomic::AtomicU64::new(0),
-        ended: [const { std::sync::atomic::AtomicU64::new(0) }; 3],
-        refused: std::sync::atomic::AtomicU64::new(0),
-        unrouted: AtomicU64::new(0),
+        doors: crate::doors::Doors::default(),
         demand_nudge: Nudge::new(),
         wake_nudge: Nudge::new(),
         ports: crate::tcp::Ports::default(),

@@ -114,25 +114,25 @@ impl Worker {
     /// Adds a connection to those that are swept.
     pub fn opened(&self, conn: &Rc<Conn>) {
         self.open.set(self.open.get() + 1);
-        self.shared.open.fetch_add(1, Relaxed);
+        self.shared.doors.open.fetch_add(1, Relaxed);
         self.conns.borrow_mut().push(Rc::downgrade(conn));
     }
 
     /// A connection of a service port counts among all.
     pub fn held_open(&self) {
         self.open.set(self.open.get() + 1);
-        self.shared.open.fetch_add(1, Relaxed);
+        self.shared.doors.open.fetch_add(1, Relaxed);
     }
 
     /// A connection ended.
     pub fn closed(&self) {
         self.open.set(self.open.get().saturating_sub(1));
-        self.shared.open.fetch_sub(1, Relaxed);
+        self.shared.doors.open.fetch_sub(1, Relaxed);
     }
 
     /// The sweep ended a connection.
     pub fn ended(&self, why: Ending) {
-        self.shared.ended[why as usize].fetch_add(1, Relaxed);
+        self.shared.doors.ended(why);
     }
 
     /// An id for a request that has none: sixteen hexadecimal digits, each once in this process and

@@ -41,6 +41,11 @@ pub struct BalancerSettings {
     pub threads: usize,
     /// Unique name among balancers; empty: made from the host's name and the listener.
     pub id: String,
+    /// What protects the front door.
+    pub limits: balancer::Limits,
+    /// Where requests are logged; left out: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<balancer::AccessLog>,
 }
 
 /// `[load_receiver]`
@@ -98,6 +103,8 @@ impl Default for BalancerSettings {
             admin: "127.0.0.1:7404".to_owned(),
             threads: 0,
             id: String::new(),
+            limits: balancer::Limits::default(),
+            access_log: None,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::request::{self, Method, Origin, Refused, Request};
 use crate::conn::{Conn, Ending, Phase};
 use crate::forward::{Passage, Served};
 use crate::http::access::Seen;
+use crate::limits::size;
 use crate::refuse::{Manner, Refusal, problem};
 use crate::tunnel::Tunnel;
 use crate::upstream::Upstream;
@@ -105,7 +106,7 @@ async fn serve_all(worker: &Rc<Worker>, client: &mut Client) -> Next {
             Ok(Some(request)) => request,
             Ok(None) => return Next::End(End::Close),
             Err(refused) => {
-                worker.shared.refused.fetch_add(1, Relaxed);
+                worker.shared.doors.refused.fetch_add(1, Relaxed);
                 say(client, &refusal_of(refused), Manner::closing()).await;
                 return linger(worker, client).await;
             }
@@ -165,7 +166,7 @@ fn poll_request(
     loop {
         let have = client.input().len();
         if have > *looked {
-            let long = have > worker.limits.head_bytes;
+            let long = have > size(worker.limits.head);
             let worth = long || field::may_be_whole(client.input(), *looked);
             if worth && let Some((request, used)) = parse(worker, &client.conn, client.input())? {
                 client.take(used);
@@ -200,7 +201,7 @@ fn poll_request(
             }
             None => {
                 client.keep(&scratch[..n]);
-                if n <= worker.limits.head_bytes {
+                if n <= size(worker.limits.head) {
                     *looked = n;
                 }
             }
@@ -214,10 +215,10 @@ fn parse(worker: &Worker, conn: &Conn, bytes: &[u8]) -> Result<Option<(Request, 
     let origin = Origin {
         peer: conn.peer.as_bytes(),
         fresh_id: worker.fresh_id(),
-        target_bytes_max: worker.limits.target_bytes,
+        target_bytes_max: size(worker.limits.target),
     };
     let out = worker.buffers.borrow_mut().take();
-    let head = &bytes[..bytes.len().min(worker.limits.head_bytes)];
+    let head = &bytes[..bytes.len().min(size(worker.limits.head))];
     match request::read(head, &origin, out) {
         Ok(read) => Ok(read),
         Err((refused, out)) => {
@@ -231,7 +232,7 @@ fn parse(worker: &Worker, conn: &Conn, bytes: &[u8]) -> Result<Option<(Request, 
 async fn serve_one(worker: &Rc<Worker>, client: &mut Client, mut request: Request) -> Next {
     let arrived = worker.now();
     let Some(local) = worker.find(request.host(), request.path()) else {
-        worker.shared.unrouted.fetch_add(1, Relaxed);
+        worker.shared.doors.unrouted.fetch_add(1, Relaxed);
         let detail = "no service has this host and path; `tally service ls` shows the routes";
         let up = Up::new(&request, 0);
         let next = refuse(client, &request, &up, &problem(Kind::NotFound, detail)).await;
@@ -241,7 +242,7 @@ async fn serve_one(worker: &Rc<Worker>, client: &mut Client, mut request: Reques
     local.service.touch(arrived);
     local.budget.borrow_mut().request();
     let own = local.service.front.load().body_max.map_or(u64::MAX, |max| max.0);
-    let bytes_max = worker.limits.body_bytes.min(own);
+    let bytes_max = worker.limits.body.0.0.min(own);
     let mut up = Up::new(&request, bytes_max);
     let body = match request.framing {
         Framing::Length(n) if n > bytes_max => Err(Fault::TooLarge),
@@ -270,7 +271,7 @@ async fn buffer(
     if up.has_ended() {
         return Ok(());
     }
-    let small = |n: u64| usize::try_from(n).is_ok_and(|n| n <= worker.limits.buffer_bytes);
+    let small = |n: u64| n <= worker.limits.buffer.0.0;
     if !matches!(request.framing, Framing::Length(n) if small(n)) {
         return up.take_ahead(client, request);
     }

@@ -131,7 +131,7 @@ impl Caller {
     }
 
     async fn connect(&self, place: &Place) -> io::Result<TcpStream> {
-        let limit = Duration::from_millis(self.worker.limits.port_connect_millis);
+        let limit = self.worker.limits.port_connect_time.0.0;
         let connecting = TcpStream::connect(place.instance.address);
         let stream = tokio::time::timeout(limit, connecting).await??;
         let _no_delay_is_a_wish = stream.set_nodelay(true);

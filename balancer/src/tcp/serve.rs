@@ -33,7 +33,7 @@ pub struct Floor {
 /// Serves the service ports of one worker, for as long as it is polled.
 pub async fn work(worker: Rc<Worker>) {
     let limits = Rc::clone(&worker.limits);
-    let idle_max = Duration::from_millis(limits.tunnel_idle_millis);
+    let idle_max = limits.tunnel_idle.0.0;
     let mut news = worker.shared.ports.attend();
     let floor = Rc::new(Floor {
         worker,
@@ -117,7 +117,7 @@ fn admit(floor: &Rc<Floor>, port: u16, stream: TcpStream) {
     };
     let counts = &local.service.links[worker.index];
     let open: u32 = local.service.links.iter().map(|c| c.open.load(Relaxed)).sum();
-    let all = worker.shared.open.load(Relaxed);
+    let all = worker.shared.doors.open.load(Relaxed);
     if open >= worker.limits.port_connections || all >= worker.limits.connections {
         counts.refused(Refusal::Connections);
         reset(&stream);

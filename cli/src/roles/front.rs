@@ -26,6 +26,8 @@ pub async fn bind(common: &Common, data: &Data, manager: PeerUrl) -> anyhow::Res
     config.listen = vec![address];
     config.admin = Some(admin);
     config.workers = settings.threads;
+    config.limits = settings.limits.clone();
+    config.access_log = settings.access_log.clone();
     config.save = Some(data.root().join("balancer-view.json"));
     let manager = Client::new(manager).with_token(&common.identity.balancer_token());
     let deps = Deps {
