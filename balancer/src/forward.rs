@@ -89,7 +89,7 @@ impl Passage<'_> {
                 }
             };
             let stale = upstream.used;
-            let additions = serve::additions(request);
+            let additions = serve::additions(self.worker, &self.local.service, request);
             let mut going = Exchange::new(request, up, upstream, &at, &additions);
             let fault = match serve::exchange(self.worker, client, &mut going).await {
                 Ok(()) => {

@@ -21,6 +21,7 @@ mod orca;
 mod outcome;
 mod pool;
 mod refuse;
+mod report_out;
 mod route;
 mod save;
 mod stats;

@@ -1,6 +1,7 @@
 //! What the request path sees: services, their instances and counters, swapped whole, never locked.
 
 use crate::nat::Kernel;
+use crate::report_out::Said;
 use crate::stats::Stats;
 use crate::tcp::Counts;
 use crate::wait::Queue;
@@ -280,6 +281,8 @@ pub struct Service {
     pub last_request: AtomicU64,
     /// The control tasks were told that somebody waits. They take it back when nobody does.
     pub wait_told: AtomicBool,
+    /// What an outer balancer was last told of it.
+    pub said: Said,
     /// Instances that left the routes while requests were in flight there. Not for the request path.
     pub departed: Mutex<Vec<Arc<Instance>>>,
 }
@@ -301,6 +304,7 @@ impl Service {
             tunnels: AtomicU32::new(0),
             last_request: AtomicU64::new(0),
             wait_told: AtomicBool::new(false),
+            said: Said::default(),
             departed: Mutex::default(),
         }
     }

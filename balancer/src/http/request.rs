@@ -64,6 +64,12 @@ pub struct Request {
 }
 
 impl Request {
+    /// The form in which the client asks for the service's load.
+    #[must_use]
+    pub fn load_format(&self) -> Option<&[u8]> {
+        self.head.get(self.load_format.clone()?)
+    }
+
     /// The method's name.
     #[must_use]
     pub fn method_name(&self) -> &[u8] {

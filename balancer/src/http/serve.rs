@@ -11,8 +11,10 @@ use crate::forward::{Passage, Served};
 use crate::http::access::Seen;
 use crate::limits::size;
 use crate::refuse::{Manner, Refusal, problem};
+use crate::report_out;
 use crate::tunnel::Tunnel;
 use crate::upstream::Upstream;
+use crate::view::Service;
 use crate::worker::Worker;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -355,8 +357,15 @@ async fn tunnel(worker: &Rc<Worker>, client: Client, switched: Switched) {
 }
 
 /// Lines that answers get besides what the instance said.
-pub fn additions(request: &Request) -> impl Fn(&Answer, &mut Vec<u8>) + '_ {
+pub fn additions<'a>(
+    worker: &'a Worker,
+    service: &'a Service,
+    request: &'a Request,
+) -> impl Fn(&Answer, &mut Vec<u8>) + 'a {
     move |answer, out| {
+        if let Some(format) = request.load_format() {
+            report_out::add(service, format, worker.now(), out);
+        }
         if !answer.has_id {
             field::line(out, b"x-request-id", request.id());
         }
