@@ -1,5 +1,7 @@
 //! What tests of the board need: clocks, values, and a Redis server of their own.
 
+pub mod kinds;
+
 use domain::{
     Bytes, Clock, HashRule, Health, Hold, InstanceId, Load, LoadReport, LoadSource, Mono,
     PolicyName, Revision, RouteEntry, RouteGen, RouteMode, RouteState, RouteTable, ServiceFront,

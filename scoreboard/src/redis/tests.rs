@@ -62,7 +62,9 @@ for _, key in ipairs(redis.call('KEYS', 'tally:*')) do
   end
 end"#;
 
-struct OnRedis(RedisBoard, MultiplexedConnection);
+mod kinds;
+
+struct OnRedis(RedisBoard, Vec<MultiplexedConnection>);
 
 #[async_trait]
 impl Subject for OnRedis {
@@ -70,8 +72,10 @@ impl Subject for OnRedis {
         &self.0
     }
     async fn pass(&self, span: Duration) {
-        let mut cmd = ::redis::cmd("EVAL");
-        cmd.arg(AGE).arg(0).arg(millis(span)).exec_async(&mut self.1.clone()).await.unwrap();
+        for raw in &self.1 {
+            let mut cmd = ::redis::cmd("EVAL");
+            cmd.arg(AGE).arg(0).arg(millis(span)).exec_async(&mut raw.clone()).await.unwrap();
+        }
     }
 }
 
@@ -91,7 +95,7 @@ async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
 async fn redis_keeps_the_promises() {
     let Some(redis) = TestRedis::any("redis_keeps_the_promises") else { return };
     flush_own(&redis).await;
-    contract::run(&OnRedis(board(&redis), raw(&redis).await)).await;
+    contract::run(&OnRedis(board(&redis), vec![raw(&redis).await])).await;
     flush_own(&redis).await;
 }
 
@@ -347,7 +351,7 @@ fn both_boards_are_one_board() {
     let outcome = TestRunner::new(config).run(&acts(), |acts| {
         runtime.block_on(async {
             flush_own(&redis).await;
-            let there = OnRedis(board(&redis), raw(&redis).await);
+            let there = OnRedis(board(&redis), vec![raw(&redis).await]);
             let clock = Arc::new(HandClock::default());
             let here = MemoryBoard::new(Arc::clone(&clock) as Arc<dyn Clock>);
             for step in &acts {

@@ -1,8 +1,8 @@
 //! What the suites publish on the board, in the managers' stead.
 
 use domain::{
-    Bytes, Epoch, Generation, HashRule, Health, Hold, InstanceId, PolicyName, Revision, RouteEntry, RouteGen, RouteMode,
-    RouteState, RouteTable, ServiceFront,
+    Bytes, Epoch, Generation, HashRule, Health, Hold, InstanceId, PolicyName, Revision, RouteEntry,
+    RouteGen, RouteMode, RouteState, RouteTable, ServiceFront,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
