@@ -8,5 +8,6 @@ pub mod machine;
 pub mod openloop;
 pub mod peer;
 pub mod proxies;
+pub mod receiver;
 pub mod side;
 pub mod template;
