@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod args;
 pub mod bars;
+pub mod feedback;
 pub mod figures;
 pub mod machine;
 pub mod openloop;
@@ -10,4 +11,5 @@ pub mod peer;
 pub mod proxies;
 pub mod receiver;
 pub mod side;
+pub mod sleep;
 pub mod template;

@@ -23,6 +23,15 @@ pub fn cpu_micros(pid: u32) -> Result<u64> {
     Ok(sum)
 }
 
+/// Processor time since its start of this process alone, without those it started.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn own_cpu_micros() -> Result<u64> {
+    let stat = fs::read_to_string("/proc/self/stat").context("read /proc/self/stat")?;
+    Ok(Stat::read(&stat).context("/proc/self/stat reads oddly")?.cpu_micros)
+}
+
 /// Resident memory of a process and those it started, bytes.
 ///
 /// # Errors

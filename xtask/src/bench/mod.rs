@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: installs the peers, builds, measures side by side.
 
 mod balancer;
+mod feedback;
 mod peers;
 
 use std::process::{Command, ExitCode};
@@ -30,6 +31,12 @@ measures the data path. Scenarios (all by default):
   picks        one choice among 100 and 1,000 instances
   reports      a load report's way through the receiver to the balancers
 
+  cargo xtask bench feedback [--only WORKLOAD,...] [--quick] [--contenders KIND:POLICY,...]
+                             [--seconds N] [--warm-up N] [--repetitions N] [--seed N]
+
+measures policies: real proxies before instances that sleep, all contenders at the same time with
+the same arrivals and the same work, ours and those of HAProxy, nginx and Envoy. About 20 minutes.
+
   cargo xtask bench platform
 
 measures the binary as a whole: the first request to an empty service (median of 20, beside the
@@ -58,6 +65,7 @@ pub fn main(args: &[String]) -> Result<ExitCode> {
     }
     match args.split_first() {
         Some((word, rest)) if word == "platform" => platform(rest),
+        Some((word, rest)) if word == "feedback" => feedback::main(rest),
         Some((word, rest)) if word == "balancer" => balancer::main(rest),
         Some(_) | None => balancer::main(args),
     }
