@@ -56,6 +56,10 @@ pub struct ReceiverSettings {
     pub listen: String,
     /// What instances are told; empty: as `listen`.
     pub advertise: String,
+    /// Where `HAProxy` finds an agent for whole services (`agent-check`); empty: nowhere.
+    pub agent_listen: String,
+    /// The service meant there by who sends no name; empty: the only one there is.
+    pub agent_service: String,
 }
 
 /// `[container_manager]` and `[machine_manager]`
@@ -111,7 +115,12 @@ impl Default for BalancerSettings {
 
 impl Default for ReceiverSettings {
     fn default() -> ReceiverSettings {
-        ReceiverSettings { listen: "127.0.0.1:7402".to_owned(), advertise: String::new() }
+        ReceiverSettings {
+            listen: "127.0.0.1:7402".to_owned(),
+            advertise: String::new(),
+            agent_listen: String::new(),
+            agent_service: String::new(),
+        }
     }
 }
 

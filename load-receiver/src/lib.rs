@@ -11,6 +11,8 @@ pub mod metrics;
 pub mod receive;
 pub mod record;
 pub mod refusal;
+mod tell;
+mod total;
 pub mod world;
 
 use crate::admit::Door;
@@ -18,6 +20,7 @@ use crate::agent::Asker;
 use crate::metrics::Counts;
 use crate::receive::Receiver;
 use crate::record::Recorder;
+use crate::total::Totals;
 use crate::world::World;
 use chassis::{Identity, Listener, Metrics, Readiness, ServerLimits, Shutdown};
 use domain::Clock;
@@ -29,6 +32,7 @@ use tokio::net::UdpSocket;
 
 pub use listen::bind;
 pub use refusal::Refusal;
+pub use tell::AgentDoor;
 
 /// For requests in hand and the last write, after the shutdown started.
 const GRACE: Duration = Duration::from_secs(5);
@@ -64,6 +68,8 @@ pub struct Deps {
     pub listeners: Vec<Listener>,
     /// Ways in for datagrams.
     pub sockets: Vec<UdpSocket>,
+    /// Ports at which `HAProxy` asks for services' loads.
+    pub agents: Vec<AgentDoor>,
     /// Where the role's metrics are registered.
     pub metrics: Metrics,
     /// What the role misses.
@@ -91,6 +97,10 @@ pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) {
     for socket in deps.sockets {
         ways.spawn(listen::datagrams(socket, receiver.clone(), shutdown.clone()));
     }
+    let totals = Arc::new(Totals::new(Arc::clone(&deps.board), Arc::clone(&deps.clock)));
+    for door in deps.agents {
+        ways.spawn(tell::answer(door, Arc::clone(&totals), shutdown.clone()));
+    }
     let limits = ServerLimits {
         connections_max: config.connections_max.max(1),
         grace: GRACE,
@@ -98,6 +108,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) {
     };
     for listener in deps.listeners {
         let router = listen::router(receiver.clone())
+            .merge(tell::router(Arc::clone(&totals)))
             .merge(chassis::admin::router(deps.metrics.clone(), deps.readiness.clone()));
         let shutdown = shutdown.clone();
         ways.spawn(async move { chassis::serve(listener, router, limits, &shutdown).await });

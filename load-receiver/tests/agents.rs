@@ -77,6 +77,7 @@ impl Role {
             identity: Arc::new(Identity::generate()),
             listeners: vec![Listener::bind(&loopback).await.unwrap()],
             sockets: Vec::new(),
+            agents: Vec::new(),
             metrics: metrics.clone(),
             readiness: Readiness::new(),
         };

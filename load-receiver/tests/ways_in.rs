@@ -140,6 +140,7 @@ impl Role {
             identity: Arc::clone(&identity),
             listeners: vec![tcp, unix],
             sockets: vec![udp],
+            agents: Vec::new(),
             metrics: Metrics::new(),
             readiness: Readiness::new(),
         };
@@ -357,6 +358,7 @@ async fn reports_reach_every_role_that_shares_the_redis_board() {
         identity: Arc::new(Identity::generate()),
         listeners: vec![listener],
         sockets: socket.into_iter().collect(),
+        agents: Vec::new(),
         metrics: Metrics::new(),
         readiness: Readiness::new(),
     };

@@ -162,7 +162,8 @@ impl fmt::Display for AgentLine {
         let words: Vec<String> = words.into_iter().flatten().chain(self.unknown.clone()).collect();
         f.write_str(&words.join(" "))?;
         match &self.why {
-            Some(why) => write!(f, "#{why}"),
+            // Some readers know a reason only as a word of its own.
+            Some(why) => write!(f, " #{why}"),
             None => Ok(()),
         }
     }

@@ -211,7 +211,7 @@ mod tests {
     fn a_service_that_can_be_started_is_up() {
         assert_eq!(of(&[]).line().to_string(), "100% up");
         let never = Total { startable: false, ..of(&[]) };
-        assert_eq!(never.line().to_string(), "0% down#no instance is ready");
+        assert_eq!(never.line().to_string(), "0% down #no instance is ready");
         assert_eq!(of(&[part(Some(4.0), 0)]).line().to_string(), "1% up maxconn:100");
     }
 

@@ -4,6 +4,7 @@ use super::{Common, listen};
 use anyhow::Context;
 use chassis::{Listen, Listener, Metrics, Readiness, Shutdown};
 use container_manager::LoadEnds;
+use load_receiver::AgentDoor;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::net::UdpSocket;
@@ -38,6 +39,7 @@ pub async fn bind(common: &Common) -> anyhow::Result<Receiver> {
         identity: Arc::new(common.identity.clone()),
         listeners: vec![listener],
         sockets: socket.into_iter().collect(),
+        agents: agent_door(&settings.agent_listen, &settings.agent_service).await?,
         metrics: Metrics::new(),
         readiness: Readiness::new(),
     };
@@ -48,6 +50,25 @@ pub async fn bind(common: &Common) -> anyhow::Result<Receiver> {
         }
     }
     Ok(Receiver { deps, ends })
+}
+
+/// The port at which `HAProxy` finds its agent, where there is one.
+///
+/// # Errors
+/// When the address or the name cannot be, or the address cannot be had.
+pub async fn agent_door(listen: &str, service: &str) -> anyhow::Result<Vec<AgentDoor>> {
+    if listen.is_empty() {
+        return Ok(Vec::new());
+    }
+    let service = match service {
+        "" => None,
+        name => Some(name.parse().context("load_receiver.agent_service")?),
+    };
+    let bound = tokio::net::TcpListener::bind(listen).await;
+    let listener = bound.with_context(|| {
+        format!("load_receiver.agent_listen: cannot listen on {listen}; choose another HOST:PORT")
+    })?;
+    Ok(vec![AgentDoor { listener, service }])
 }
 
 /// Container bridges by their usual names.

@@ -48,6 +48,11 @@ const PYTHON: Need = Need {
 };
 const NGINX: Need = Need { program: "nginx", package: "nginx", why: BEHIND };
 const HAPROXY: Need = Need { program: "haproxy", package: "haproxy", why: BEHIND };
+const ASKER: Need = Need {
+    program: "haproxy",
+    package: "haproxy",
+    why: "because it follows services' loads by its agent checks",
+};
 const CADDY: Need = Need { program: "caddy", package: "caddy", why: BEHIND };
 const APACHE: Need = Need { program: "apache2", package: "apache2", why: BEHIND };
 const BEHIND: &str = "because framing is compared with it behind the front door";
@@ -137,7 +142,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "system",
         about: "contract suites and system tests: real processes, Redis, containers",
-        programs: &[REDIS, DOCKER, DOCKERD, IP],
+        programs: &[ASKER, REDIS, DOCKER, DOCKERD, IP],
         needs_services: true,
         needs_binary: true,
         by_default: true,
