@@ -465,6 +465,8 @@ impl<'a> Exchange<'a> {
             if answer.is_interim() {
                 self.interim += 1;
                 if self.interim > INTERIM_MAX {
+                    // Its head was begun and is not ended: our own answer must not follow it.
+                    client.output().truncate(mark);
                     return Err(Fault::Nonsense("its interim answers do not end"));
                 }
                 // Leave to send was given already; who speaks HTTP/1.0 knows no interim answers.

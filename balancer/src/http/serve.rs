@@ -175,7 +175,11 @@ fn poll_request(
                 return Poll::Ready(Ok(Some(request)));
             }
             if long {
-                return Poll::Ready(Err(Refused { status: 431, detail: TOO_LONG }));
+                // A first line that alone is too long is so by its target.
+                let has_first_line = client.input().contains(&b'\n');
+                let (status, detail) =
+                    if has_first_line { (431, TOO_LONG) } else { (414, TARGET_TOO_LONG) };
+                return Poll::Ready(Err(Refused { status, detail }));
             }
             *looked = have;
         }
@@ -212,6 +216,7 @@ fn poll_request(
 }
 
 const TOO_LONG: &str = "the request's head is too long";
+const TARGET_TOO_LONG: &str = "the request's target is too long";
 
 fn parse(worker: &Worker, conn: &Conn, bytes: &[u8]) -> Result<Option<(Request, usize)>, Refused> {
     let origin = Origin {

@@ -123,6 +123,25 @@ impl Instance {
         Instance::replying(|request| Reply::Keep(ok(request))).await
     }
 
+    /// The same, for loads of many requests: it forgets them.
+    ///
+    /// # Panics
+    /// As [`Instance::raw`].
+    pub async fn echoing_without_memory() -> Instance {
+        Instance::raw(|mut reader, seen, _| async move {
+            while let Ok(Some(request)) = reader.message(Kind::Request).await {
+                if !request.complete {
+                    return;
+                }
+                seen.begun.fetch_add(1, Relaxed);
+                if reader.io.write_all(&ok(&request)).await.is_err() {
+                    return;
+                }
+            }
+        })
+        .await
+    }
+
     /// Ends at once, with all connections, as a crash would.
     pub async fn kill(self) {
         self.task.abort();

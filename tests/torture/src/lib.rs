@@ -4,8 +4,10 @@
 pub mod board;
 pub mod client;
 pub mod front;
+pub mod honest;
 pub mod instance;
 pub mod strict;
+pub mod tunnel;
 pub mod wait;
 
 /// Says that a story cannot be played here; `cargo xtask test` counts it and shows the reason.

@@ -130,16 +130,13 @@ impl<S: AsyncRead + Unpin> Reader<S> {
 
     /// Reads more; false at the end. A reset is an end.
     pub async fn fill(&mut self) -> bool {
-        let mut piece = vec![0; READ_BYTES];
-        match self.io.read(&mut piece).await {
+        self.ahead.reserve(READ_BYTES);
+        match self.io.read_buf(&mut self.ahead).await {
             Ok(0) | Err(_) => {
                 self.ended = true;
                 false
             }
-            Ok(count) => {
-                self.ahead.extend_from_slice(&piece[..count]);
-                true
-            }
+            Ok(_) => true,
         }
     }
 

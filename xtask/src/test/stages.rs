@@ -154,7 +154,7 @@ pub const STAGES: &[Stage] = &[
         programs: &[REDIS, NGINX, HAPROXY, CADDY, APACHE, SLOW],
         needs_services: true,
         needs_binary: false,
-        by_default: false,
+        by_default: true,
         run: torture::run,
     },
     Stage {

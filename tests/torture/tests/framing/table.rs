@@ -269,7 +269,7 @@ pub const FIRST_LINES: &[Case] = &[
     ("two-blanks", b"GET  /{id} HTTP/1.1\r\nHost: x\r\n\r\n", Refused(BAD)),
     ("tab-for-blank", b"GET\t/{id}\tHTTP/1.1\r\nHost: x\r\n\r\n", Refused(BAD)),
     ("blank-at-the-end", b"GET /{id} HTTP/1.1 \r\nHost: x\r\n\r\n", Refused(BAD)),
-    ("four-words", b"GET /{id} a HTTP/1.1\r\nHost: x\r\n\r\n", Refused(BAD)),
+    ("four-words", b"GET /{id} a HTTP/1.1\r\nHost: x\r\n\r\n", Refused(BAD_VERSION)),
     ("blank-first", b" GET /{id} HTTP/1.1\r\nHost: x\r\n\r\n", Refused(BAD)),
     ("no-target", b"GET HTTP/1.1\r\nHost: x\r\n\r\n", Refused(BAD)),
     ("relative-target", b"GET {id} HTTP/1.1\r\nHost: x\r\n\r\n", Refused(BAD)),
