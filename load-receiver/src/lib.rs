@@ -5,6 +5,7 @@
 
 pub mod admit;
 pub mod agent;
+mod datagrams;
 pub mod decode;
 pub mod listen;
 pub mod metrics;
@@ -95,7 +96,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) {
     };
     ways.spawn(asker.run(shutdown.clone()));
     for socket in deps.sockets {
-        ways.spawn(listen::datagrams(socket, receiver.clone(), shutdown.clone()));
+        ways.spawn(datagrams::receive(socket, receiver.clone(), shutdown.clone()));
     }
     let totals = Arc::new(Totals::new(Arc::clone(&deps.board), Arc::clone(&deps.clock)));
     for door in deps.agents {

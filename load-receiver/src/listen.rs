@@ -1,7 +1,7 @@
-//! The two ways in: `POST /v1/load`, and datagrams on the same port.
+//! The two ways in: `POST /v1/load`, and datagrams on the same port ([`crate::datagrams`]).
 
 use crate::admit::Sender;
-use crate::decode::{self, BODY_BYTES_MAX, Body as Decoded, BodyFault, DATAGRAM_BYTES_MAX};
+use crate::decode::{self, BODY_BYTES_MAX, Body as Decoded, BodyFault};
 use crate::receive::Receiver;
 use crate::refusal::Refusal;
 use axum::Router;
@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use chassis::{ApiError, Listen, Listener, PeerAddr, Shutdown};
+use chassis::{ApiError, Listen, Listener, PeerAddr};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const SMALL_BODY_BYTES: u64 = 16 << 10;
 /// Large bodies in hand at once: 64 MiB more.
 const LARGE_BODIES_MAX: usize = 64;
 /// A body must be there within this; senders are near and bodies small.
-const BODY_DEADLINE: Duration = Duration::from_secs(5);
+const BODY_DEADLINE: Duration = Duration::from_secs(3);
 /// Faults told in one problem document; the rest is in `rejected`.
 const FAULTS_TOLD_MAX: usize = 20;
 /// Attempts to find a port that is free for both TCP and UDP.
@@ -74,20 +74,29 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     }
 }
 
-async fn read(large: &Semaphore, request: Request) -> Result<axum::body::Bytes, ApiError> {
+async fn read(front: &Front, request: Request) -> Result<axum::body::Bytes, ApiError> {
+    let counts = &front.receiver.counts;
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|l| l.to_str().ok()).and_then(|l| l.parse::<u64>().ok());
     let busy = || {
+        counts.limit("large_bodies");
         ApiError::new(Kind::Unavailable, "too many large bodies at once; try again").retry_after(1)
     };
     let _slot = match length {
         Some(length) if length <= SMALL_BODY_BYTES => None,
-        _ => Some(large.try_acquire().map_err(|_none_left| busy())?),
+        _ => Some(front.large.try_acquire().map_err(|_none_left| busy())?),
     };
     let body = chassis::problem::read_body(request.into_body(), BODY_BYTES_MAX);
     match tokio::time::timeout(BODY_DEADLINE, body).await {
-        Ok(read) => read,
-        Err(_elapsed) => Err(ApiError::new(Kind::BadRequest, "the body came too slowly")),
+        Ok(read) => read.inspect_err(|why| {
+            if why.problem.status == Kind::TooLarge.status() {
+                counts.limit("body_bytes");
+            }
+        }),
+        Err(_elapsed) => {
+            counts.limit("body_deadline");
+            Err(ApiError::new(Kind::BadRequest, "the body came too slowly"))
+        }
     }
 }
 
@@ -96,14 +105,14 @@ async fn load(State(front): State<Front>, request: Request) -> Result<Response, 
     let local = request.extensions().get::<PeerAddr>().is_some_and(PeerAddr::is_local);
     let headers = request.headers().clone();
     let token = bearer(&headers)?;
-    let bytes = read(&front.large, request).await?;
+    let bytes = read(&front, request).await?;
     let decoded = decode::body(&bytes).map_err(|fault| match fault {
         BodyFault::Unreadable(why) => {
             front.receiver.counts.add("unreadable", 1);
             ApiError::new(Kind::BadRequest, format!("the body is no load report: {why}"))
         }
         BodyFault::TooMany => {
-            front.receiver.counts.add("unreadable", 1);
+            front.receiver.counts.limit("batch_reports");
             let max = decode::BATCH_REPORTS_MAX;
             ApiError::new(Kind::TooLarge, format!("one body may hold {max} reports"))
         }
@@ -148,27 +157,4 @@ fn answer(count: usize, refused: &[(usize, Refusal)], single: bool) -> Response 
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
-}
-
-/// Takes datagrams until the shutdown starts. Nothing is answered; what is refused is counted.
-pub(crate) async fn datagrams(socket: UdpSocket, receiver: Receiver, shutdown: Shutdown) {
-    let mut buffer = vec![0u8; DATAGRAM_BYTES_MAX];
-    loop {
-        let received = tokio::select! {
-            () = shutdown.started() => return,
-            received = socket.recv_from(&mut buffer) => received,
-        };
-        match received {
-            Ok((length, from)) => {
-                let local = from.ip().to_canonical().is_loopback();
-                let decoded = decode::datagram(&buffer[..length]);
-                receiver.take(decoded, Sender { local, token: None });
-            }
-            Err(why) => {
-                // An ICMP answer to something else, or no memory: wait a little instead of spinning.
-                tracing::debug!(%why, "a datagram could not be received");
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
-    }
 }

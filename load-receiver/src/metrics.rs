@@ -6,6 +6,9 @@ use prometheus_client::metrics::family::Family;
 
 type Label = [(&'static str, &'static str); 1];
 
+/// What becomes of nearly every report.
+pub(crate) const ACCEPTED: &str = "accepted";
+
 /// The receiver's counters; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
@@ -14,13 +17,22 @@ pub struct Counts {
     writes: Counter,
     failures: Counter,
     agents: Family<Label, Counter>,
+    limits: Family<Label, Counter>,
+    dropped: Counter,
+    accepted: Accepted,
 }
+
+/// The counter of what nearly every report is, found once.
+#[derive(Debug, Clone, Default)]
+struct Accepted(Option<Counter>);
 
 impl Counts {
     /// Registers the counters.
     #[must_use]
     pub fn new(metrics: &Metrics) -> Counts {
-        let counts = Counts::default();
+        let mut counts = Counts::default();
+        let accepted = counts.reports.get_or_create_owned(&[("result", ACCEPTED)]);
+        counts.accepted = Accepted(Some(accepted));
         metrics.register(|registry| {
             registry.register(
                 "tally_load_reports",
@@ -47,6 +59,16 @@ impl Counts {
                 "Questions to agents by what came: line, silent, unreadable; unknown_words besides",
                 counts.agents.clone(),
             );
+            registry.register(
+                "tally_load_limits",
+                "Messages turned away at a bound: body_bytes, body_deadline, large_bodies, batch_reports",
+                counts.limits.clone(),
+            );
+            registry.register(
+                "tally_load_dropped_datagrams",
+                "Datagrams the system dropped because they came faster than they were read",
+                counts.dropped.clone(),
+            );
         });
         counts
     }
@@ -55,6 +77,10 @@ impl Counts {
     pub fn add(&self, result: &'static str, count: usize) {
         if count > 0 {
             let count = u64::try_from(count).unwrap_or(u64::MAX);
+            if let (ACCEPTED, Some(accepted)) = (result, &self.accepted.0) {
+                accepted.inc_by(count);
+                return;
+            }
             self.reports.get_or_create(&[("result", result)]).inc_by(count);
         }
     }
@@ -67,6 +93,15 @@ impl Counts {
 
     pub(crate) fn asked(&self, result: &'static str) {
         self.agents.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// Counts a message that was turned away at a bound.
+    pub(crate) fn limit(&self, name: &'static str) {
+        self.limits.get_or_create(&[("limit", name)]).inc();
+    }
+
+    pub(crate) fn dropped(&self, count: u64) {
+        self.dropped.inc_by(count);
     }
 
     pub(crate) fn wrote(&self, new: usize) {

@@ -2,7 +2,7 @@
 
 use crate::admit::{Door, Sender, Verdict};
 use crate::decode::{Candidate, Decoded};
-use crate::metrics::Counts;
+use crate::metrics::{ACCEPTED, Counts};
 use crate::record::Recorder;
 use crate::refusal::Refusal;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ impl Receiver {
             Verdict::Record(report) => match (self.recorder.put(report), clipped) {
                 (false, _) => Err(Refusal::Overloaded),
                 (true, true) => Ok("clipped"),
-                (true, false) => Ok("accepted"),
+                (true, false) => Ok(ACCEPTED),
             },
         }
     }
