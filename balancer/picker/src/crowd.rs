@@ -44,9 +44,27 @@ impl Crowd {
     }
 }
 
+/// Requests an instance takes from this balancer: its maximum counts all balancers' requests, so
+/// what the others have there is taken off. Each of M may always use its own part of it, at least
+/// one: a balancer that came later would wait for ever behind one that never pauses.
+#[must_use]
+pub fn room(max_in_flight: u32, others_in_flight: u32, balancers: u32) -> u32 {
+    let part = (max_in_flight / balancers.max(1)).max(1);
+    max_in_flight.saturating_sub(others_in_flight).max(part)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_maximum_is_shared_and_nobody_is_left_without_a_part() {
+        assert_eq!(room(100, 0, 4), 100);
+        assert_eq!(room(100, 30, 4), 70);
+        assert_eq!(room(100, 100, 4), 25);
+        assert_eq!(room(2, 2, 4), 1);
+        assert_eq!(room(0, 0, 0), 1);
+    }
 
     fn at(s: u64) -> Mono {
         Mono(Duration::from_secs(s))

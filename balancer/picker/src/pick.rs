@@ -1,8 +1,10 @@
 //! The pick itself: a few random candidates, the policy's least among them, ties by chance.
 
+use crate::hash;
+use crate::prequal::{self, Pool, Probe};
 use crate::rng::Rng;
 use crate::score;
-use crate::view::{Candidates, Field, View};
+use crate::view::{Candidates, Field, Glance, View};
 use domain::{Mono, PolicyName};
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ pub const CANDIDATES_MAX: usize = 8;
 /// Random draws per wanted candidate before the rest is sought in a row: with a quarter of the
 /// instances standing, eight are found in 32 draws on average.
 const DRAWS_PER_CANDIDATE: usize = 4;
+/// Instances remembered of those a pick looked at.
+pub const SEEN_MAX: usize = 16;
 /// At most one pick in so many goes to the longest unused instance.
 const REFRESH_PICKS: u32 = 100;
 /// And at most one in this time, by each [`Picker`].
@@ -28,19 +32,18 @@ pub enum NoPick {
     Full,
 }
 
-/// Whether [`Picker::pick`] knows the policy. Registration refuses the others.
-#[must_use]
-pub fn supported(policy: PolicyName) -> bool {
-    match policy {
-        PolicyName::Feedback
-        | PolicyName::LowestScore
-        | PolicyName::RoundRobin
-        | PolicyName::Random
-        | PolicyName::LeastInFlight
-        | PolicyName::P2c
-        | PolicyName::PeakEwma => true,
-        PolicyName::Prequal | PolicyName::Hash => false,
-    }
+/// What is asked of one pick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ask {
+    /// The rule.
+    pub policy: PolicyName,
+    /// What the request is hashed by, for policy `hash` ([`crate::hash::key`]); without one the
+    /// feedback rule picks.
+    pub key: Option<u64>,
+    /// The instance this client stays at: taken if it stands and has room.
+    pub stay: Option<usize>,
+    /// An instance that just failed this request: taken only when no other can be.
+    pub avoid: Option<usize>,
 }
 
 /// What picks of one service on one core remember: chance, whose turn it is, the last refresh.
@@ -50,6 +53,25 @@ pub struct Picker {
     turn: usize,
     picks_since_refresh: u32,
     refreshed: Mono,
+    /// Only of use under policy `prequal`.
+    pool: Option<Box<Pool>>,
+    seen: Seen,
+}
+
+/// The instances the last pick looked at, and what each cost by its policy.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    each: [(usize, f64); SEEN_MAX],
+    count: usize,
+}
+
+impl Seen {
+    fn note(&mut self, index: usize, cost: f64) {
+        if let Some(place) = self.each.get_mut(self.count) {
+            *place = (index, cost);
+            self.count += 1;
+        }
+    }
 }
 
 /// The least cost so far; equal ones replace each other so that each is as likely in the end.
@@ -86,98 +108,206 @@ impl Picker {
     pub fn new(seed: u64) -> Picker {
         let mut rng = Rng::new(seed);
         let turn = rng.below(1 << 16);
-        Picker { rng, turn, picks_since_refresh: 0, refreshed: Mono::default() }
+        let seen = Seen { each: [(0, 0.0); SEEN_MAX], count: 0 };
+        Picker { rng, turn, picks_since_refresh: 0, refreshed: Mono::default(), pool: None, seen }
     }
 
-    /// The index of the instance for the next request. `avoid` is an instance that just failed
-    /// this request: it is taken only when no other can be. A policy that is not [`supported`]
-    /// picks by the feedback rule.
+    /// The index of the instance for the next request.
     ///
     /// # Errors
     /// [`NoPick`], when no instance can take a request now.
     pub fn pick<C: Candidates + ?Sized>(
         &mut self,
-        policy: PolicyName,
+        ask: &Ask,
         candidates: &C,
         field: &Field,
-        avoid: Option<usize>,
         now: Mono,
     ) -> Result<usize, NoPick> {
-        match self.choose(policy, candidates, field, avoid, now) {
-            Ok(index) => Ok(index),
-            Err(none) => {
-                let again = avoid.filter(|i| *i < candidates.count());
-                again
-                    .filter(|i| {
-                        let view = candidates.view(*i);
-                        view.stands() && view.has_room()
-                    })
-                    .ok_or(none)
-            }
+        self.seen.count = 0;
+        let can = |index: &usize| {
+            let glance = candidates.glance(*index);
+            glance.stands && glance.has_room
+        };
+        let known = |index: &usize| *index < candidates.count();
+        let stay = ask.stay.filter(known).filter(|index| Some(*index) != ask.avoid);
+        if let Some(index) = stay.filter(can) {
+            self.seen.note(index, 0.0);
+            return Ok(index);
         }
+        self.choose(ask, candidates, field, now)
+            .or_else(|none| ask.avoid.filter(known).filter(can).ok_or(none))
+    }
+
+    /// The instances the last pick looked at, at most [`SEEN_MAX`] of them, and what each cost by
+    /// the policy; the least was picked.
+    #[must_use]
+    pub fn seen(&self) -> &[(usize, f64)] {
+        &self.seen.each[..self.seen.count]
+    }
+
+    /// Takes an instance's answer to a probe.
+    pub fn probed(&mut self, probe: Probe, field: &Field) {
+        self.pool.get_or_insert_default().take(probe, field.standing, &mut self.rng);
     }
 
     fn choose<C: Candidates + ?Sized>(
         &mut self,
-        policy: PolicyName,
+        ask: &Ask,
         candidates: &C,
         field: &Field,
-        avoid: Option<usize>,
         now: Mono,
     ) -> Result<usize, NoPick> {
-        let all = candidates.count();
-        match policy {
-            PolicyName::Feedback | PolicyName::Prequal | PolicyName::Hash => {
+        let avoid = ask.avoid;
+        let by_load = |g: &Glance| f64::from(g.in_flight) / g.weight;
+        match ask.policy {
+            PolicyName::Hash if ask.key.is_some() => {
+                let key = ask.key.unwrap_or_default();
+                let seen = &mut self.seen;
+                hash::pick(key, candidates, field, avoid, |index, cost| seen.note(index, cost))
+            }
+            PolicyName::Feedback | PolicyName::Hash => {
                 if let Some(index) = self.refresh(candidates, avoid, now) {
                     return Ok(index);
                 }
-                self.least_of(CANDIDATES_MAX, candidates, avoid, |v| score::cost(v, field, now))
+                self.least_of(candidates, avoid, |v| score::cost(v, field, now))
             }
             PolicyName::PeakEwma => {
                 if let Some(index) = self.refresh(candidates, avoid, now) {
                     return Ok(index);
                 }
-                self.least_of(CANDIDATES_MAX, candidates, avoid, |v| {
+                self.least_of(candidates, avoid, |v| {
                     let ramp = score::ramp(v, field, now);
                     v.latency.now(now).max(1e-6) * (f64::from(v.in_flight) + 1.0)
                         / (v.weight * ramp)
                 })
             }
-            PolicyName::LowestScore => self.least_of(all, candidates, avoid, |v| {
-                v.reported.map_or(field.median_load, |r| r.load)
-            }),
-            PolicyName::LeastInFlight => {
-                self.least_of(all, candidates, avoid, |v| f64::from(v.in_flight) / v.weight)
+            PolicyName::Prequal => self.best_probed(candidates, field, avoid, now),
+            PolicyName::LowestScore => {
+                self.least_of_all(candidates, avoid, |g| g.load.unwrap_or(field.median_load))
             }
-            PolicyName::P2c => {
-                self.least_of(2, candidates, avoid, |v| f64::from(v.in_flight) / v.weight)
-            }
-            PolicyName::Random => self.least_of(1, candidates, avoid, |_| 0.0),
+            PolicyName::LeastInFlight => self.least_of_all(candidates, avoid, by_load),
+            PolicyName::P2c => self.least_of_few(2, candidates, avoid, by_load),
+            PolicyName::Random => self.least_of_few(1, candidates, avoid, |_| 0.0),
             PolicyName::RoundRobin => self.next_in_turn(candidates, avoid),
         }
     }
 
-    /// The least of `limit` distinct random instances that stand and have room.
+    /// The best of the pool, after as many more answers as a pick asks for where instances are not
+    /// asked; by chance as long as nothing is known.
+    fn best_probed<C: Candidates + ?Sized>(
+        &mut self,
+        candidates: &C,
+        field: &Field,
+        avoid: Option<usize>,
+        now: Mono,
+    ) -> Result<usize, NoPick> {
+        if let Some(index) = self.refresh(candidates, avoid, now) {
+            return Ok(index);
+        }
+        let mut pool = self.pool.take().unwrap_or_default();
+        if !field.probed {
+            for _ in 0..prequal::PROBES_PER_PICK {
+                let index = self.rng.below(candidates.count());
+                if index >= candidates.count() {
+                    break;
+                }
+                let glance = candidates.glance(index);
+                if !glance.stands {
+                    continue;
+                }
+                // An instance of which nothing is known is tried, as an idle one is.
+                let latency = candidates.latency_at(index, glance.in_flight).unwrap_or(0.0);
+                let in_flight = glance.in_flight;
+                let key = candidates.key(index);
+                let probe = Probe { key, index, in_flight, latency, at: now };
+                pool.take(probe, field.standing, &mut self.rng);
+            }
+        }
+        let seen = &mut self.seen;
+        let best = pool.pick(candidates, field, avoid, now, |index, cost| seen.note(index, cost));
+        self.pool = Some(pool);
+        match best {
+            Some(index) => Ok(index),
+            None => self.least_of_few(1, candidates, avoid, |_| 0.0),
+        }
+    }
+
+    /// The least of all that stand and have room.
+    fn least_of_all<C: Candidates + ?Sized>(
+        &mut self,
+        candidates: &C,
+        avoid: Option<usize>,
+        cost: impl Fn(&Glance) -> f64,
+    ) -> Result<usize, NoPick> {
+        let mut least = Least::new();
+        let mut full = false;
+        for index in 0..candidates.count() {
+            let glance = candidates.glance(index);
+            if !glance.stands || Some(index) == avoid {
+                continue;
+            }
+            if glance.has_room {
+                let cost = cost(&glance);
+                self.seen.note(index, cost);
+                least.offer(index, cost, &mut self.rng);
+            } else {
+                full = true;
+            }
+        }
+        least.index.ok_or(if full { NoPick::Full } else { NoPick::Nothing })
+    }
+
     fn least_of<C: Candidates + ?Sized>(
         &mut self,
-        limit: usize,
         candidates: &C,
         avoid: Option<usize>,
         cost: impl Fn(&View) -> f64,
     ) -> Result<usize, NoPick> {
-        let count = candidates.count();
+        let look = |index: usize| {
+            let view = candidates.view(index);
+            (view.stands(), view.has_room(), view)
+        };
+        self.least(CANDIDATES_MAX, candidates.count(), avoid, look, cost)
+    }
+
+    fn least_of_few<C: Candidates + ?Sized>(
+        &mut self,
+        limit: usize,
+        candidates: &C,
+        avoid: Option<usize>,
+        cost: impl Fn(&Glance) -> f64,
+    ) -> Result<usize, NoPick> {
+        let look = |index: usize| {
+            let glance = candidates.glance(index);
+            (glance.stands, glance.has_room, glance)
+        };
+        self.least(limit, candidates.count(), avoid, look, cost)
+    }
+
+    /// The least of `limit` distinct random instances that stand and have room.
+    fn least<V>(
+        &mut self,
+        limit: usize,
+        count: usize,
+        avoid: Option<usize>,
+        look_at: impl Fn(usize) -> (bool, bool, V),
+        cost: impl Fn(&V) -> f64,
+    ) -> Result<usize, NoPick> {
         let mut least = Least::new();
         let mut full = false;
+        let considered = &mut self.seen;
         let mut look = |index: usize, least: &mut Least, rng: &mut Rng| -> bool {
-            let view = candidates.view(index);
-            if !view.stands() || Some(index) == avoid {
+            if Some(index) == avoid {
                 return false;
             }
-            if !view.has_room() {
-                full = true;
+            let (stands, has_room, view) = look_at(index);
+            full |= stands && !has_room;
+            if !stands || !has_room {
                 return false;
             }
-            least.offer(index, cost(&view), rng);
+            let cost = cost(&view);
+            considered.note(index, cost);
+            least.offer(index, cost, rng);
             true
         };
         if count <= limit {
@@ -222,12 +352,13 @@ impl Picker {
         let mut full = false;
         for step in 1..=count {
             let index = (self.turn.wrapping_add(step)) % count;
-            let view = candidates.view(index);
-            if !view.stands() || Some(index) == avoid {
+            let glance = candidates.glance(index);
+            if !glance.stands || Some(index) == avoid {
                 continue;
             }
-            if view.has_room() {
+            if glance.has_room {
                 self.turn = index;
+                self.seen.note(index, 0.0);
                 return Ok(index);
             }
             full = true;
@@ -262,7 +393,9 @@ impl Picker {
                 oldest = Some((view.last_picked, index));
             }
         }
-        oldest.map(|(_, index)| index)
+        let index = oldest.map(|(_, index)| index)?;
+        self.seen.note(index, 0.0);
+        Some(index)
     }
 }
 

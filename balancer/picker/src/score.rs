@@ -11,23 +11,47 @@ pub const RAMP_MIN: f64 = 0.1;
 /// Added to loads before their quotient is taken, so that an idle one is not infinitely good.
 pub const LOAD_FLOOR: f64 = 0.25;
 
+/// Requests of the other balancers at the instance as far as can be known: what they published,
+/// moved as this balancer's own moved since, and fading into as many as this balancer's own;
+/// `b*max(0, n + P*(f - f0)) + (1-b)*P*f + (M-1-P)*f` with `b = exp(-age/2 s)`, for the P of them
+/// that publish. Nobody published: `(M-1)*f`.
+#[must_use]
+pub fn others(view: &View, field: &Field, now: Mono) -> f64 {
+    let own = f64::from(view.in_flight);
+    let all = f64::from(field.balancers.saturating_sub(1));
+    if field.published == 0 {
+        return all * own;
+    }
+    let publish = f64::from(field.published);
+    let b = fade(now.since(field.published_at), REPORT_FADE);
+    let moved = publish * (own - f64::from(view.others.own_in_flight));
+    let known = (f64::from(view.others.in_flight) + moved).max(0.0);
+    b * known + (1.0 - b) * publish * own + (all - publish).max(0.0) * own
+}
+
 /// Requests in the instance's queue as far as can be known:
-/// `a*max(f, q + M*(f - f0)) + (1-a)*M*f` with `a = exp(-age/2 s)`.
+/// `a*max(f, q + (f - f0) + (o - o0)) + (1-a)*(f + o)` with `a = exp(-age/2 s)`, and `o` what
+/// [`others`] have there: `(M-1)*f` as long as they publish nothing, which makes the sum
+/// `a*max(f, q + M*(f - f0)) + (1-a)*M*f`.
 ///
 /// `q` is the reported in-flight, else load times declared concurrency. Without either the only
-/// word on the queue is `M*f` at any age.
+/// word on the queue is `f + o` at any age.
 #[must_use]
-pub fn estimate(view: &View, field: &Field, a: f64) -> f64 {
-    let balancers = f64::from(field.balancers);
+pub fn estimate(view: &View, field: &Field, a: f64, now: Mono) -> f64 {
     let own = f64::from(view.in_flight);
-    let Some(reported) = view.reported.filter(|_| a > 0.0) else { return balancers * own };
+    let others = others(view, field, now);
+    let Some(reported) = view.reported.filter(|_| a > 0.0) else { return own + others };
     let queue = match (reported.in_flight, field.concurrency) {
         (Some(n), _) => f64::from(n),
         (None, Some(concurrency)) => reported.load * f64::from(concurrency),
-        (None, None) => return balancers * own,
+        (None, None) => return own + others,
     };
-    let since = own - f64::from(reported.own_in_flight);
-    a * own.max(queue + balancers * since) + (1.0 - a) * balancers * own
+    let own_since = own - f64::from(reported.own_in_flight);
+    let others_since = match reported.others_in_flight {
+        Some(then) => others - then,
+        None => f64::from(field.balancers.saturating_sub(1)) * own_since,
+    };
+    a * own.max(queue + own_since + others_since) + (1.0 - a) * (own + others)
 }
 
 /// How much a bare load (no in-flight, no declared concurrency) makes an instance dearer:
@@ -55,23 +79,66 @@ pub fn ramp(view: &View, field: &Field, now: Mono) -> f64 {
     (age.as_secs_f64() / field.slow_start.as_secs_f64()).clamp(RAMP_MIN, 1.0)
 }
 
-/// `(est + 1) * load factor / (w * ramp * s)`; the least is picked.
+/// The say of the last report, from 1.0 when it is fresh to 0.0 when there is none.
+#[must_use]
+pub fn say(view: &View, now: Mono) -> f64 {
+    view.reported.map_or(0.0, |r| fade(now.since(r.at), REPORT_FADE))
+}
+
+/// Everything that makes the cost of one more request at an instance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Parts {
+    /// The report's say.
+    pub say: f64,
+    /// Requests in its queue.
+    pub estimate: f64,
+    /// What a bare load adds.
+    pub load_factor: f64,
+    /// Capacity against the median, times the configured weight.
+    pub weight: f64,
+    /// Share of a new one.
+    pub ramp: f64,
+    /// How its requests end.
+    pub success: f64,
+}
+
+impl Parts {
+    /// Looks at an instance.
+    #[must_use]
+    pub fn of(view: &View, field: &Field, now: Mono) -> Parts {
+        let say = say(view, now);
+        Parts {
+            say,
+            estimate: estimate(view, field, say, now),
+            load_factor: bare_load_factor(view, field, say),
+            weight: view.weight,
+            ramp: ramp(view, field, now),
+            success: view.outcomes.success(now),
+        }
+    }
+
+    /// `(est + 1) * load factor / (w * ramp * s)`.
+    #[must_use]
+    pub fn cost(&self) -> f64 {
+        (self.estimate + 1.0) * self.load_factor / (self.weight * self.ramp * self.success)
+    }
+}
+
+/// The cost of one more request at an instance; the least is picked.
 #[must_use]
 pub fn cost(view: &View, field: &Field, now: Mono) -> f64 {
-    let a = view.reported.map_or(0.0, |r| fade(now.since(r.at), REPORT_FADE));
-    let good = view.weight * ramp(view, field, now) * view.outcomes.success(now);
-    (estimate(view, field, a) + 1.0) * bare_load_factor(view, field, a) / good
+    Parts::of(view, field, now).cost()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::Reported;
     use crate::view::tests::{at_ms, field, plain};
+    use crate::view::{Others, Reported};
     use proptest::prelude::{prop, prop_assert, proptest};
 
     fn report(load: f64, in_flight: Option<u32>, own: u32, at: Mono) -> Option<Reported> {
-        Some(Reported { load, in_flight, at, own_in_flight: own })
+        Some(Reported { load, in_flight, at, own_in_flight: own, others_in_flight: None })
     }
 
     #[test]
@@ -80,11 +147,35 @@ mod tests {
         let three = Field { balancers: 3, ..field() };
         view.in_flight = 4;
         view.reported = report(0.5, Some(10), 2, at_ms(0));
-        assert!((estimate(&view, &three, 1.0) - 16.0).abs() < 1e-9);
-        assert!((estimate(&view, &three, 0.0) - 12.0).abs() < 1e-9, "stale: M times own");
+        let now = at_ms(0);
+        assert!((estimate(&view, &three, 1.0, now) - 16.0).abs() < 1e-9);
+        assert!((estimate(&view, &three, 0.0, now) - 12.0).abs() < 1e-9, "stale: M times own");
         view.in_flight = 1;
         view.reported = report(0.5, Some(2), 9, at_ms(0));
-        assert!((estimate(&view, &three, 1.0) - 1.0).abs() < 1e-9, "never under own in flight");
+        let estimate = estimate(&view, &three, 1.0, now);
+        assert!((estimate - 1.0).abs() < 1e-9, "never under own in flight");
+    }
+
+    #[test]
+    fn what_others_publish_takes_the_place_of_a_guess() {
+        let mut view = plain();
+        let guess = Field { balancers: 3, ..field() };
+        let known = Field { published: 2, published_at: at_ms(0), ..guess };
+        view.in_flight = 4;
+        view.others = Others { in_flight: 20, own_in_flight: 4 };
+        assert!((others(&view, &guess, at_ms(0)) - 8.0).abs() < 1e-9, "as many as own, each");
+        assert!((others(&view, &known, at_ms(0)) - 20.0).abs() < 1e-9);
+        assert!((others(&view, &known, at_ms(60_000)) - 8.0).abs() < 1e-6, "old: a guess again");
+        let mut more = view;
+        more.in_flight = 6;
+        assert!((others(&more, &known, at_ms(0)) - 24.0).abs() < 1e-9, "they send as we do");
+        let one = Field { published: 1, ..known };
+        assert!((others(&view, &one, at_ms(0)) - 24.0).abs() < 1e-9, "the third is guessed");
+        // A report that came with the others' counts is corrected by how they moved since.
+        view.reported = report(0.5, Some(30), 4, at_ms(0));
+        view.reported = view.reported.map(|r| Reported { others_in_flight: Some(15.0), ..r });
+        assert!((estimate(&view, &known, 1.0, at_ms(0)) - 35.0).abs() < 1e-9);
+        assert!((estimate(&view, &known, 0.0, at_ms(0)) - 24.0).abs() < 1e-9);
     }
 
     #[test]
@@ -92,7 +183,7 @@ mod tests {
         let mut view = plain();
         view.reported = report(0.5, None, 0, at_ms(0));
         let declared = Field { concurrency: Some(10), ..field() };
-        assert!((estimate(&view, &declared, 1.0) - 5.0).abs() < 1e-9);
+        assert!((estimate(&view, &declared, 1.0, at_ms(0)) - 5.0).abs() < 1e-9);
         assert!((bare_load_factor(&view, &declared, 1.0) - 1.0).abs() < 1e-9);
     }
 

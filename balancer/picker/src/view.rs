@@ -25,6 +25,18 @@ pub struct Reported {
     pub at: Mono,
     /// This balancer's own requests in flight at that moment.
     pub own_in_flight: u32,
+    /// Requests of the other balancers there at that moment, as [`crate::score::others`] had them;
+    /// `None`: they are taken to have moved as this balancer's own.
+    pub others_in_flight: Option<f64>,
+}
+
+/// What the other balancers published of their requests at one instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Others {
+    /// Their requests in flight, all together.
+    pub in_flight: u32,
+    /// This balancer's own when theirs became known.
+    pub own_in_flight: u32,
 }
 
 /// Decayed counts of how requests ended.
@@ -114,10 +126,14 @@ pub struct View {
     pub ready: bool,
     /// Set aside for failing.
     pub ejected: bool,
+    /// False while it fails its health checks.
+    pub healthy: bool,
     /// This balancer's own requests there now, waiting for a connection included.
     pub in_flight: u32,
-    /// Requests it takes at once.
+    /// Requests it takes at once from this balancer ([`crate::crowd::room`]).
     pub max_in_flight: u32,
+    /// What the other balancers have there.
+    pub others: Others,
     /// Its last report; `None` is unknown, not zero.
     pub reported: Option<Reported>,
     /// Capacity against the median of its service ([`crate::capacity`]) times the configured
@@ -137,7 +153,7 @@ impl View {
     /// Whether it may be picked when it has room.
     #[must_use]
     pub fn stands(&self) -> bool {
-        self.ready && !self.ejected && self.weight > 0.0
+        self.ready && !self.ejected && self.healthy && self.weight > 0.0
     }
 
     /// Whether it has room for one more request of this balancer.
@@ -147,12 +163,50 @@ impl View {
     }
 }
 
-/// The instances of one service, as many as there are. A pick reads a few of them, never all.
+/// The little of a view that policies which look at every instance need.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Glance {
+    /// Whether it may be picked when it has room.
+    pub stands: bool,
+    /// Whether it has room.
+    pub has_room: bool,
+    /// This balancer's own requests there now.
+    pub in_flight: u32,
+    /// As in [`View::weight`].
+    pub weight: f64,
+    /// The last reported load.
+    pub load: Option<f64>,
+}
+
+impl From<View> for Glance {
+    fn from(view: View) -> Glance {
+        Glance {
+            stands: view.stands(),
+            has_room: view.has_room(),
+            in_flight: view.in_flight,
+            weight: view.weight,
+            load: view.reported.map(|r| r.load),
+        }
+    }
+}
+
+/// The instances of one service, as many as there are. Most picks read a few of them.
 pub trait Candidates {
     /// How many there are.
     fn count(&self) -> usize;
     /// The view of one; `index` is below `count`.
     fn view(&self, index: usize) -> View;
+    /// A number that one keeps whatever comes and goes, the same for every balancer.
+    fn key(&self, index: usize) -> u64;
+    /// The little of its view that is cheap.
+    fn glance(&self, index: usize) -> Glance {
+        self.view(index).into()
+    }
+    /// How long its answers take with about so many of this balancer's requests in flight, in
+    /// seconds; `None`: nobody knows yet.
+    fn latency_at(&self, index: usize, in_flight: u32) -> Option<f64>;
+    /// This balancer's requests at all of them.
+    fn in_flight(&self) -> u64;
 }
 
 impl Candidates for [View] {
@@ -163,6 +217,18 @@ impl Candidates for [View] {
     fn view(&self, index: usize) -> View {
         self[index]
     }
+
+    fn key(&self, index: usize) -> u64 {
+        crate::hash::mix(index as u64)
+    }
+
+    fn latency_at(&self, index: usize, _in_flight: u32) -> Option<f64> {
+        Some(self[index].latency.seconds).filter(|seconds| *seconds > 0.0)
+    }
+
+    fn in_flight(&self) -> u64 {
+        self.iter().map(|view| u64::from(view.in_flight)).sum()
+    }
 }
 
 /// What concerns all instances of a service at once; made anew when reports or routes change, and
@@ -171,6 +237,12 @@ impl Candidates for [View] {
 pub struct Field {
     /// M: balancers that send to the same instances ([`crate::Crowd`]).
     pub balancers: u32,
+    /// How many of the others published what they have in flight.
+    pub published: u32,
+    /// When they did, by this balancer's clock.
+    pub published_at: Mono,
+    /// Their requests in flight at all instances.
+    pub others_in_flight: u64,
     /// Declared requests at load 1.0.
     pub concurrency: Option<u32>,
     /// Median of the reported loads; 0.0 when nobody reported.
@@ -179,31 +251,67 @@ pub struct Field {
     pub slow_start: Duration,
     /// Every standing instance is new: nobody is ramped.
     pub all_new: bool,
+    /// Instances that stand.
+    pub standing: u32,
+    /// Their weights together.
+    pub weight: f64,
+    /// Whether any two of them weigh differently.
+    pub uneven: bool,
+    /// What one may have in flight against the mean, under consistent hashing.
+    pub balance: f64,
+    /// Whether answers to probes come, for policy `prequal`.
+    pub probed: bool,
+}
+
+impl Default for Field {
+    /// One balancer, nothing declared, nobody known.
+    fn default() -> Field {
+        Field {
+            balancers: 1,
+            published: 0,
+            published_at: Mono::default(),
+            others_in_flight: 0,
+            concurrency: None,
+            median_load: 0.0,
+            slow_start: Duration::ZERO,
+            all_new: true,
+            standing: 0,
+            weight: 0.0,
+            uneven: false,
+            balance: 1.25,
+            probed: false,
+        }
+    }
 }
 
 impl Field {
-    /// Looks over all candidates once. `scratch` is only there to save an allocation.
+    /// The field after one look over all candidates: what is declared and known of the balancers
+    /// stays as it is. `scratch` is only there to save an allocation.
     #[must_use]
-    pub fn survey<C: Candidates + ?Sized>(
+    pub fn surveyed<C: Candidates + ?Sized>(
+        self,
         candidates: &C,
-        balancers: u32,
-        concurrency: Option<u32>,
-        slow_start: Duration,
         now: Mono,
         scratch: &mut Vec<f64>,
     ) -> Field {
         scratch.clear();
-        let mut all_new = true;
+        let mut field = Field { all_new: true, standing: 0, weight: 0.0, uneven: false, ..self };
+        let mut first_weight = None;
         for index in 0..candidates.count() {
             let view = candidates.view(index);
             if !view.stands() {
                 continue;
             }
-            all_new &= now.since(view.ready_since) < slow_start;
+            field.all_new &= now.since(view.ready_since) < self.slow_start;
+            field.standing += 1;
+            field.weight += view.weight;
+            let first: f64 = *first_weight.get_or_insert(view.weight);
+            field.uneven |= (first - view.weight).abs() > f64::EPSILON;
             scratch.extend(view.reported.map(|r| r.load));
         }
-        let median_load = crate::capacity::median(scratch).unwrap_or(0.0);
-        Field { balancers: balancers.max(1), concurrency, median_load, slow_start, all_new }
+        field.balancers = self.balancers.max(1);
+        field.median_load = crate::capacity::median(scratch).unwrap_or(0.0);
+        field
     }
 }
 
@@ -220,8 +328,10 @@ pub(crate) mod tests {
         View {
             ready: true,
             ejected: false,
+            healthy: true,
             in_flight: 0,
             max_in_flight: 100,
+            others: Others::default(),
             reported: None,
             weight: 1.0,
             ready_since: Mono::default(),
@@ -232,13 +342,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn field() -> Field {
-        Field {
-            balancers: 1,
-            concurrency: None,
-            median_load: 0.0,
-            slow_start: Duration::from_secs(10),
-            all_new: false,
-        }
+        Field { slow_start: Duration::from_secs(10), all_new: false, ..Field::default() }
     }
 
     #[test]
@@ -272,17 +376,24 @@ pub(crate) mod tests {
     #[test]
     fn a_survey_takes_the_median_of_those_who_stand() {
         let now = at_ms(60_000);
-        let report = |load| Reported { load, in_flight: None, at: now, own_in_flight: 0 };
+        let report = |load| Reported {
+            load,
+            in_flight: None,
+            at: now,
+            own_in_flight: 0,
+            others_in_flight: None,
+        };
         let mut views = [plain(), plain(), plain(), plain()];
         for (view, load) in views.iter_mut().zip([0.2, 0.4, 0.9, 4.0]) {
             view.reported = Some(report(load));
         }
         views[3].ready = false;
         views[0].ready_since = now;
-        let field =
-            Field::survey(&views[..], 0, Some(3), Duration::from_secs(10), now, &mut Vec::new());
+        let field = Field { balancers: 0, ..field() };
+        let field = field.surveyed(&views[..], now, &mut Vec::new());
         assert!((field.median_load - 0.4).abs() < 1e-9);
-        assert!(!field.all_new);
+        assert!(!field.all_new && !field.uneven);
+        assert_eq!((field.standing, field.weight), (3, 3.0));
         assert_eq!(field.balancers, 1);
     }
 }
