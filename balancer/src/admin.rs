@@ -1,8 +1,11 @@
 //! `/livez`, `/readyz`, `/metrics`: the workers' counters, summed when asked for.
 
+mod choosing;
+
 use crate::Shared;
 use crate::stats::{EDGES_MICROS, Sum};
 use chassis::{Listener, Metrics, Readiness, ServerLimits, Shutdown};
+use choosing::Choosing;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -20,6 +23,7 @@ pub fn start(listener: Listener, shared: &Arc<Shared>, readiness: &Readiness, co
         registry.register_collector(Box::new(Scrape(Arc::clone(shared))));
         registry.register_collector(Box::new(crate::nat::Scrape(Arc::clone(shared))));
         registry.register_collector(Box::new(crate::tcp::Scrape(Arc::clone(shared))));
+        registry.register_collector(Box::new(Choosing(Arc::clone(shared))));
     });
     let router = chassis::admin::router(metrics, readiness.clone());
     let ending = control.clone();
@@ -93,7 +97,6 @@ impl Collector for Scrape {
             }
         }
         durations(&mut encoder, &services)?;
-        ages(&mut encoder, &services)?;
         type Value = fn(&Read) -> u64;
         let counters: [(&str, &str, Value); 2] = [
             ("tally_balancer_retries", "Requests tried again", |s| s.sum.retries),
@@ -141,23 +144,6 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, services: &[Read]) -> fmt::Res
         let sum = service.sum.duration_micros as f64 / 1e6;
         let mut family = metric.encode_family(&labels)?;
         family.encode_histogram::<NoLabelSet>(sum, service.sum.requests(), &buckets, None)?;
-    }
-    Ok(())
-}
-
-/// Sum and count of the ages of the reports that picks used: the feedback's own measure.
-#[expect(clippy::cast_precision_loss, reason = "sums for people")]
-fn ages(encoder: &mut DescriptorEncoder<'_>, services: &[Read]) -> fmt::Result {
-    let name = "tally_balancer_report_age";
-    let help = "Age of the report a pick used";
-    let mut metric =
-        encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
-    for service in services {
-        let labels: &[(&str, &str)] = &[("service", &service.name)];
-        let mut family = metric.encode_family(&labels)?;
-        let sum = service.sum.report_age_millis as f64 / 1e3;
-        let count = service.sum.reports_used;
-        family.encode_histogram::<NoLabelSet>(sum, count, &[(f64::MAX, count)], None)?;
     }
     Ok(())
 }

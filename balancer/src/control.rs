@@ -1,7 +1,7 @@
 //! The control tasks: they read the board, judge, tell demand, wake services and save the view.
 
 use crate::learn::World;
-use crate::{Config, Deps, Shared, demand, save, terms};
+use crate::{Config, Deps, Shared, demand, others, save, terms};
 use chassis::{Readiness, Shutdown};
 use domain::{Change, LoadReading, ServiceName};
 use scoreboard::Board;
@@ -69,6 +69,12 @@ pub fn start(
     ));
     let following = (Arc::clone(&deps.board), Arc::clone(shared), world.clone());
     control.spawn(terms::follow(following.0, following.1, following.2, control.clone()));
+    control.spawn(others::follow(
+        Arc::clone(&deps.board),
+        Arc::clone(shared),
+        world.clone(),
+        control.clone(),
+    ));
     control.spawn(judge(Arc::clone(shared), world, control.clone()));
     control.spawn(demand::tell(Arc::clone(&deps.board), Arc::clone(shared), control.clone()));
     if let Some(manager) = deps.manager.clone() {

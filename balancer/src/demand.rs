@@ -130,6 +130,12 @@ fn demand_of(service: &Service, told: &mut Told, now: Mono) -> Demand {
         queued: service.queue.held(),
         oldest_wait: service.queue.oldest_wait(now),
         in_flight,
+        set_aside: snapshot
+            .entries
+            .iter()
+            .filter(|e| e.ejected)
+            .map(|e| e.instance.id.clone())
+            .collect(),
         rps_milli: rate_milli(sum.requests(), before.requests()) + kernel_rate,
         eps_milli: rate_milli(sum.errors(), before.errors()),
         p50: sum.quantile_since(&before, 0.5),

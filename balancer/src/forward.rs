@@ -1,8 +1,11 @@
 //! One request on its way: pick an instance or wait for one, pass it on, try again if that is safe.
 
+use crate::choose::{Said, Wish};
 use crate::conn::{Conn, Phase};
+use crate::http::answer::Answer;
 use crate::http::client::Client;
 use crate::http::exchange::{Exchange, Fault, Up};
+use crate::http::field;
 use crate::http::request::Request;
 use crate::http::serve;
 use crate::outcome::AtInstance;
@@ -11,6 +14,7 @@ use crate::upstream::Upstream;
 use crate::worker::{Local, Worker};
 use domain::Mono;
 use picker::NoPick;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 use wire::problem::Kind;
@@ -31,6 +35,30 @@ pub struct Passage<'a> {
     pub(crate) conn: &'a Rc<Conn>,
     pub(crate) local: &'a Rc<Local>,
     pub(crate) arrived: Mono,
+    pub(crate) wish: Wish,
+}
+
+/// What a request says that decides where it goes.
+pub struct Saying<'a> {
+    /// The request.
+    pub request: &'a Request,
+    /// Its client's connection.
+    pub conn: &'a Conn,
+}
+
+impl Said for Saying<'_> {
+    fn source(&self) -> IpAddr {
+        self.conn.peer.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+    fn path(&self) -> &[u8] {
+        self.request.path()
+    }
+    fn host(&self) -> &[u8] {
+        self.request.host()
+    }
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.request.header(name.as_bytes())
+    }
 }
 
 /// How a request ended.
@@ -89,7 +117,14 @@ impl Passage<'_> {
                 }
             };
             let stale = upstream.used;
-            let additions = serve::additions(self.worker, &self.local.service, request);
+            let tie = self.local.tie(&self.wish, at.instance.key);
+            let own = serve::additions(self.worker, &self.local.service, request);
+            let additions = |answer: &Answer, out: &mut Vec<u8>| {
+                own(answer, out);
+                if let Some(tie) = &tie {
+                    field::line(out, b"set-cookie", tie.as_bytes());
+                }
+            };
             let mut going = Exchange::new(request, up, upstream, &at, &additions);
             let fault = match serve::exchange(self.worker, client, &mut going).await {
                 Ok(()) => {
@@ -241,22 +276,8 @@ impl Passage<'_> {
 
     /// Picks past those who wait.
     pub(crate) fn pick_now(&self, avoid: Option<u64>, now: Mono) -> Result<AtInstance, NoPick> {
-        let snapshot = self.local.service.snapshot.load();
-        let avoid = avoid
-            .and_then(|serial| snapshot.entries.iter().position(|e| e.instance.serial == serial));
-        let index = self.local.picker.borrow_mut().pick(
-            snapshot.policy,
-            &**snapshot,
-            &snapshot.field,
-            avoid,
-            now,
-        )?;
-        let entry = &snapshot.entries[index];
-        if let Some(reported) = &entry.reported {
-            let stats = &self.local.service.stats[self.worker.index];
-            stats.used_report(now.since(reported.at));
-        }
-        AtInstance::enter(self.worker, self.local, entry, self.arrived, now).ok_or(NoPick::Full)
+        let wish = Wish { avoid, ..self.wish };
+        self.local.choose(self.worker, &wish, self.arrived, now)
     }
 }
 

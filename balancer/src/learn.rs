@@ -1,14 +1,18 @@
 //! What the control tasks know of the world, and how it becomes the snapshots that picks look at.
 
+mod crew;
+mod member;
+
 use crate::route::Table;
-use crate::view::{Entry, Instance, Service, Snapshot};
+use crate::view::{Entry, Service, Snapshot};
 use crate::{Shared, wait};
+use crew::Told;
 use domain::{
-    InstanceId, LoadReading, Mono, RouteEntry, RouteState, RouteTable, ServiceFront, ServiceName,
-    Terms, Timestamp,
+    InstanceId, LoadReading, Mono, RouteState, RouteTable, ServiceFront, ServiceName, Terms,
+    Timestamp,
 };
-use picker::outlier::{self, Ejection, Standing};
-use picker::{Capacity, Crowd, Field, Reported, Rng, capacity};
+use member::Member;
+use picker::{Crowd, Field, Rng, capacity, crowd, outlier};
 use scoreboard::{BoardView, ServiceView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -18,19 +22,6 @@ use std::time::Duration;
 /// forgotten after this: long enough for an emptied board to be filled again.
 pub const FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// One instance and what was learned of it.
-struct Member {
-    instance: Arc<Instance>,
-    route: RouteEntry,
-    terms: Terms,
-    ready_since: Mono,
-    reading: Option<Timestamp>,
-    reported: Option<Reported>,
-    capacity: Capacity,
-    answered: (u64, Mono),
-    ejection: Ejection,
-}
-
 /// One service and what was learned of it.
 struct Known {
     service: Arc<Service>,
@@ -39,6 +30,7 @@ struct Known {
     members: BTreeMap<InstanceId, Member>,
     interval_began: Mono,
     front_missing_since: Option<Mono>,
+    others: Told,
 }
 
 /// Everything known. Owned by the control tasks; picks see snapshots alone.
@@ -140,6 +132,7 @@ impl World {
             members: BTreeMap::new(),
             interval_began: now,
             front_missing_since: None,
+            others: Told::default(),
         };
         self.services.insert(front.service.clone(), known);
         self.publish_table(shared);
@@ -183,12 +176,13 @@ impl World {
 
     /// Takes readings; a reading seen before keeps its first sight as its time.
     fn take_loads(&mut self, name: &ServiceName, readings: &[LoadReading], now: Mono) {
-        let balancers = self.crowd.size(now);
         let Some(known) = self.services.get_mut(name) else { return };
+        let snapshot = known.service.snapshot.load();
         for reading in readings {
             let Some(member) = known.members.get_mut(&reading.report.instance) else { continue };
             if member.reading.is_none_or(|last| is_later(reading.at, last)) {
-                member.take(reading, balancers, now);
+                known.service.feedback.compare(&snapshot, &reading.report, now);
+                member.take(reading, &snapshot.field, now);
             }
         }
     }
@@ -225,25 +219,39 @@ impl World {
             known.members.values().map(|m| m.capacity.known(now)).collect();
         let mut weights = vec![1.0; known_capacities.len()];
         capacity::weigh(&known_capacities, &mut self.scratch, &mut weights);
-        let entries = known.members.values().zip(weights).map(|(m, weight)| Entry {
-            instance: Arc::clone(&m.instance),
-            ready: m.route.state == RouteState::Ready,
-            ejected: m.ejection.until.is_some(),
-            weight: weight * percent(m.route.weight) * percent(m.terms.weight),
-            max_in_flight: m.max_in_flight(),
-            reported: m.reported,
-            ready_since: m.ready_since,
-        });
+        // Were all unwell, the checks would be as likely to be wrong as the instances.
+        let any_well = known.members.values().any(|m| m.is_ready() && !m.check.unwell);
+        let entries: Vec<Entry> = known
+            .members
+            .values()
+            .zip(weights)
+            .map(|(m, weight)| Entry {
+                healthy: !m.check.unwell || !any_well,
+                hears: m.hears(front.source),
+                max_in_flight: crowd::room(m.max_in_flight(), m.others.in_flight, balancers),
+                ..m.entry(weight)
+            })
+            .collect();
+        let field = Field {
+            balancers,
+            published: known.others.balancers,
+            published_at: known.others.at,
+            others_in_flight: known.members.values().map(|m| u64::from(m.others.in_flight)).sum(),
+            concurrency: front.concurrency,
+            slow_start: front.slow_start,
+            balance: front.hash.balance.ratio(),
+            probed: front.probe.is_some(),
+            ..Field::default()
+        };
         let mut snapshot = Snapshot {
-            entries: entries.collect(),
+            keys: entries.iter().map(|e| e.instance.key).collect(),
+            entries,
             policy: front.policy,
             generation: known.table.as_ref().map(|t| t.generation),
             generation_since: known.table_since,
             ..Snapshot::empty()
         };
-        let (concurrency, slow_start) = (front.concurrency, front.slow_start);
-        snapshot.field =
-            Field::survey(&snapshot, balancers, concurrency, slow_start, now, &mut self.scratch);
+        snapshot.field = field.surveyed(&snapshot, now, &mut self.scratch);
         known.service.snapshot.store(Arc::new(snapshot));
         wait::pump(&known.service, now);
     }
@@ -315,99 +323,6 @@ fn depart(service: &Service, member: Option<Member>) {
     let mut departed = service.departed.lock().unwrap_or_else(PoisonError::into_inner);
     departed.retain(|instance| instance.in_flight() > 0);
     departed.push(member.instance);
-}
-
-impl Known {
-    /// True when somebody was set aside or came back.
-    fn judge(&mut self, interval_over: bool, now: Mono, rng: &mut Rng) -> bool {
-        let mut standings: Vec<Standing> = self
-            .members
-            .values()
-            .map(|m| {
-                let (failures_in_row, ok, total) = m.instance.window();
-                let ready = m.route.state == RouteState::Ready;
-                Standing { ready, failures_in_row, ok, total, ejection: m.ejection }
-            })
-            .collect();
-        outlier::judge(&mut standings, interval_over, now, rng);
-        if interval_over {
-            self.interval_began = now;
-        }
-        let mut changed = false;
-        for (member, standing) in self.members.values_mut().zip(standings) {
-            let was_out = member.ejection.until.is_some();
-            let is_out = standing.ejection.until.is_some();
-            member.ejection = standing.ejection;
-            if was_out && !is_out {
-                member.ready_since = now;
-                member.instance.new_window(true);
-                tracing::info!(instance = %member.instance.id, "the instance gets requests again");
-            } else if interval_over {
-                member.instance.new_window(false);
-            }
-            if is_out && !was_out {
-                tracing::info!(
-                    instance = %member.instance.id,
-                    failures_in_row = standing.failures_in_row,
-                    "the instance is set aside for failing"
-                );
-            }
-            changed |= was_out != is_out;
-        }
-        changed
-    }
-}
-
-fn percent(weight: u32) -> f64 {
-    f64::from(weight) / 100.0
-}
-
-impl Member {
-    fn max_in_flight(&self) -> u32 {
-        self.route.max_in_flight.min(self.terms.max_in_flight.unwrap_or(u32::MAX)).max(1)
-    }
-
-    fn new(route: &RouteEntry, serial: u64, now: Mono) -> Member {
-        Member {
-            instance: Arc::new(Instance::new(route.instance.clone(), route.address, serial)),
-            route: route.clone(),
-            terms: Terms::AS_CONFIGURED,
-            ready_since: now,
-            reading: None,
-            reported: None,
-            capacity: Capacity::default(),
-            answered: (0, now),
-            ejection: Ejection::default(),
-        }
-    }
-
-    fn take(&mut self, reading: &LoadReading, balancers: u32, now: Mono) {
-        let report = &reading.report;
-        let load = report.load.ratio();
-        let answered = self.instance.answered();
-        let span = now.since(self.answered.1).as_secs_f64();
-        let own = answered.saturating_sub(self.answered.0);
-        #[expect(clippy::cast_precision_loss, reason = "rates are estimates")]
-        let rate = match report.rps_milli {
-            Some(milli) => Some(milli as f64 / 1000.0),
-            // Too short a span counts noise; the next reading covers both.
-            None if span < 0.5 => None,
-            None => Some(own as f64 / span * f64::from(balancers)),
-        };
-        if let Some(rate) = rate {
-            self.capacity.learn(rate, load, now);
-            self.answered = (answered, now);
-        }
-        self.reading = Some(reading.at);
-        // Its age on the board comes from one clock, the board's, and is no comparison of clocks.
-        let age = reading.age.min(scoreboard::board::LOAD_TTL);
-        self.reported = Some(Reported {
-            load,
-            in_flight: report.in_flight,
-            at: Mono(now.0.saturating_sub(age)),
-            own_in_flight: self.instance.in_flight(),
-        });
-    }
 }
 
 #[cfg(test)]

@@ -6,18 +6,23 @@
 
 mod able;
 mod admin;
+mod choose;
 mod conn;
 mod control;
 mod demand;
 mod doors;
+mod feedback;
 mod forward;
+mod health;
 mod hold;
 pub mod http;
+mod instance;
 mod learn;
 pub mod limits;
 mod listener;
 mod nat;
 mod orca;
+mod others;
 mod outcome;
 mod pool;
 mod refuse;

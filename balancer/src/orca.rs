@@ -2,6 +2,7 @@
 
 use crate::view::Instance;
 use domain::{Load, LoadReport, LoadSource};
+use picker::Reported;
 use std::sync::atomic::Ordering::Relaxed;
 use wire::orca::OrcaReport;
 
@@ -19,7 +20,9 @@ const RPS_BITS: u32 = 27;
 pub fn note(instance: &Instance, name: &[u8], value: &[u8]) {
     let Ok(report) = OrcaReport::parse(name, value) else { return };
     if let Some(load) = report.load() {
-        instance.header_load.store(pack(load, &report), Relaxed);
+        let said = pack(load, &report);
+        instance.header_load.store(said, Relaxed);
+        instance.hear(said);
     }
 }
 
@@ -41,19 +44,41 @@ pub fn take(instance: &Instance) -> Option<LoadReport> {
         return None;
     }
     let noted = instance.header_load.swap(0, Relaxed);
-    let bits = |from: u32, count: u32| (noted >> from) & ((1 << count) - 1);
-    let load = u32::try_from(bits(0, LOAD_BITS)).ok()?;
-    let in_flight = bits(LOAD_BITS, IN_FLIGHT_BITS).checked_sub(1);
-    let rps_tenths = bits(LOAD_BITS + IN_FLIGHT_BITS, RPS_BITS).checked_sub(1);
+    let rps_tenths = bits(noted, LOAD_BITS + IN_FLIGHT_BITS, RPS_BITS).checked_sub(1);
     Some(LoadReport {
         instance: instance.id.clone(),
-        load: Load::from_ten_thousandths(load),
-        in_flight: in_flight.and_then(|n| u32::try_from(n).ok()),
+        load: load(noted)?,
+        in_flight: in_flight(noted),
         rps_milli: rps_tenths.map(|tenths| tenths * 100),
         eps_milli: None,
         seq: None,
         source: LoadSource::Header,
     })
+}
+
+/// What it last said in an answer, as picks use it.
+pub fn heard(instance: &Instance) -> Option<Reported> {
+    let (said, at, own_in_flight) = instance.heard()?;
+    Some(Reported {
+        load: load(said)?.ratio(),
+        in_flight: in_flight(said),
+        at,
+        own_in_flight,
+        others_in_flight: None,
+    })
+}
+
+fn bits(noted: u64, from: u32, count: u32) -> u64 {
+    (noted >> from) & ((1 << count) - 1)
+}
+
+fn load(noted: u64) -> Option<Load> {
+    u32::try_from(bits(noted, 0, LOAD_BITS)).ok().map(Load::from_ten_thousandths)
+}
+
+fn in_flight(noted: u64) -> Option<u32> {
+    let told = bits(noted, LOAD_BITS, IN_FLIGHT_BITS).checked_sub(1)?;
+    u32::try_from(told).ok()
 }
 
 #[cfg(test)]

@@ -98,10 +98,10 @@ fn total(service: &Service, rates: Rates, now: Mono) -> Total {
     (total.held, total.startable) = (service.queue.held(), service.front.load().startable);
     (total.rps, total.eps) = (rates.rps, rates.eps);
     for entry in &snapshot.entries {
-        let reported = entry.reported.filter(|r| now.since(r.at) < LOAD_TTL);
+        let reported = entry.newest().filter(|r| now.since(r.at) < LOAD_TTL);
         let own = entry.instance.in_flight();
         total.add(&Part {
-            ready: entry.ready && !entry.ejected && entry.weight > 0.0,
+            ready: entry.stands(),
             weight: entry.weight,
             load: reported.map(|r| r.load),
             in_flight: reported.and_then(|r| r.in_flight).unwrap_or(0).max(own),
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::testing::front;
     use crate::view::{Entry, Instance, Snapshot};
-    use picker::Reported;
+    use picker::{Others, Reported};
     use wire::orca::OrcaReport;
 
     fn at(millis: u64) -> Mono {
@@ -127,14 +127,17 @@ mod tests {
     fn entry(n: usize, load: Option<f64>) -> Entry {
         let id = format!("shop-{n:010}").parse().unwrap();
         let reported =
-            load.map(|load| Reported { load, in_flight: Some(3), at: at(0), own_in_flight: 0 });
+            load.map(|load| Reported { in_flight: Some(3), ..crate::testing::reported(load) });
         Entry {
             instance: Arc::new(Instance::new(id, "127.0.0.1:1".parse().unwrap(), 1)),
             ready: true,
             ejected: false,
+            healthy: true,
             weight: 1.0,
             max_in_flight: 10,
+            others: Others::default(),
             reported,
+            hears: false,
             ready_since: at(0),
         }
     }

@@ -36,6 +36,9 @@ pub const EDGES_MICROS: [u64; 28] = [
     100_000_000,
 ];
 const BUCKETS: usize = EDGES_MICROS.len() + 1;
+/// Upper edges of the buckets of reports' ages, in milliseconds; the last bucket has none.
+pub const AGE_EDGES_MILLIS: [u64; 10] = [1, 5, 10, 50, 100, 250, 500, 1_000, 2_000, 10_000];
+const AGE_BUCKETS: usize = AGE_EDGES_MILLIS.len() + 1;
 /// Status codes 100 to 599 have a counter each.
 const CODES: usize = 500;
 
@@ -48,7 +51,8 @@ pub struct Stats {
     retries: AtomicU64,
     broken: AtomicU64,
     report_age_millis: AtomicU64,
-    reports_used: AtomicU64,
+    report_ages: [AtomicU64; AGE_BUCKETS],
+    retries_left: AtomicU64,
 }
 
 impl Default for Stats {
@@ -60,7 +64,8 @@ impl Default for Stats {
             retries: AtomicU64::new(0),
             broken: AtomicU64::new(0),
             report_age_millis: AtomicU64::new(0),
-            reports_used: AtomicU64::new(0),
+            report_ages: [const { AtomicU64::new(0) }; AGE_BUCKETS],
+            retries_left: AtomicU64::new(0),
         }
     }
 }
@@ -94,8 +99,14 @@ impl Stats {
 
     /// Counts the age of the report a pick used.
     pub fn used_report(&self, age: Duration) {
-        add(&self.report_age_millis, u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        add(&self.reports_used, 1);
+        let millis = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        add(&self.report_age_millis, millis);
+        add(&self.report_ages[AGE_EDGES_MILLIS.partition_point(|edge| *edge < millis)], 1);
+    }
+
+    /// Tells how many retries the worker's budget would grant.
+    pub fn retries_left(&self, left: u32) {
+        self.retries_left.store(u64::from(left), Relaxed);
     }
 }
 
@@ -114,8 +125,10 @@ pub struct Sum {
     pub broken: u64,
     /// Sum of the ages of reports picks used.
     pub report_age_millis: u64,
-    /// Picks that used a report.
-    pub reports_used: u64,
+    /// Reports that picks used, by age.
+    pub report_ages: [u64; AGE_BUCKETS],
+    /// Retries the budgets would grant.
+    pub retries_left: u64,
 }
 
 impl Default for Sum {
@@ -127,7 +140,8 @@ impl Default for Sum {
             retries: 0,
             broken: 0,
             report_age_millis: 0,
-            reports_used: 0,
+            report_ages: [0; AGE_BUCKETS],
+            retries_left: 0,
         }
     }
 }
@@ -147,7 +161,10 @@ impl Sum {
         self.broken = self.broken.wrapping_add(stats.broken.load(Relaxed));
         self.report_age_millis =
             self.report_age_millis.wrapping_add(stats.report_age_millis.load(Relaxed));
-        self.reports_used = self.reports_used.wrapping_add(stats.reports_used.load(Relaxed));
+        for (sum, counter) in self.report_ages.iter_mut().zip(&stats.report_ages) {
+            *sum = sum.wrapping_add(counter.load(Relaxed));
+        }
+        self.retries_left = self.retries_left.saturating_add(stats.retries_left.load(Relaxed));
     }
 
     /// All answers.

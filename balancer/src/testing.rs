@@ -52,3 +52,9 @@ pub fn shared() -> Shared {
         able_nudge: Nudge::new(),
     }
 }
+
+/// A report of this load, from the beginning of time.
+pub fn reported(load: f64) -> picker::Reported {
+    let at = domain::Mono::default();
+    picker::Reported { load, in_flight: None, at, own_in_flight: 0, others_in_flight: None }
+}

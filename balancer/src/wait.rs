@@ -161,7 +161,7 @@ pub fn room(snapshot: &Snapshot, now: Mono) -> u32 {
     let slow_start = snapshot.field.slow_start;
     let mut room = 0u32;
     for entry in &snapshot.entries {
-        if !entry.ready || entry.ejected || entry.weight <= 0.0 {
+        if !entry.stands() {
             continue;
         }
         let age = now.since(entry.ready_since);

@@ -209,6 +209,7 @@ impl Worker {
                 *place = None;
                 continue;
             }
+            service.stats[self.index].retries_left(local.budget.borrow().left());
             let snapshot = service.snapshot.load();
             local.pool.borrow_mut().sweep(now, |serial| {
                 snapshot.entries.iter().any(|e| e.ready && e.instance.serial == serial)

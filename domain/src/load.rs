@@ -4,7 +4,7 @@ use crate::id::InstanceId;
 use crate::route::RouteGen;
 use crate::time::Timestamp;
 use crate::units::Load;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -107,6 +107,8 @@ pub struct Demand {
     pub oldest_wait: Duration,
     /// Requests in flight per instance.
     pub in_flight: BTreeMap<InstanceId, u32>,
+    /// Instances this balancer set aside for failing: a hint to the others.
+    pub set_aside: BTreeSet<InstanceId>,
     /// Completed requests a second, in thousandths.
     pub rps_milli: u64,
     /// Failed requests a second, in thousandths.

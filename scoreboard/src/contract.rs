@@ -222,6 +222,7 @@ async fn demand_is_fresh_or_absent(subject: &dyn Subject) {
     let (board, name) = (subject.board(), service("wanted"));
     let balancers = ["b-2", "b-1"].map(|b| b.parse().expect("a name"));
     let wanted = Demand {
+        set_aside: [instance("wanted", 1)].into(),
         at: Timestamp(5),
         queued: 4,
         oldest_wait: Duration::from_micros(1_500),

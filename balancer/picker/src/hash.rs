@@ -43,7 +43,7 @@ fn bound(field: &Field, own_total: u64, weight: f64) -> f64 {
     (field.balance * total * weight / field.weight.max(f64::MIN_POSITIVE)).ceil()
 }
 
-/// The instance that has `key`, or the next in its order that is within the bound. Each one looked
+/// The instance that has `key`, while `total` requests of this balancer are in flight, or the next in its order that is within the bound. Each one looked
 /// at is told to `saw`, with what it costs: its place in the order.
 ///
 /// # Errors
@@ -52,6 +52,7 @@ pub fn pick<C: Candidates + ?Sized>(
     key: u64,
     candidates: &C,
     field: &Field,
+    total: u64,
     avoid: Option<usize>,
     mut saw: impl FnMut(usize, f64),
 ) -> Result<usize, NoPick> {
@@ -68,7 +69,6 @@ pub fn pick<C: Candidates + ?Sized>(
         best[at..found].rotate_right(1);
         best[at] = (rank, index);
     }
-    let total = candidates.in_flight();
     let takes = |index: usize| {
         let view = candidates.view(index);
         let here = f64::from(view.in_flight) + f64::from(view.others.in_flight);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn home(key: u64, views: &[View]) -> usize {
-        pick(mix(key), views, &surveyed(views), None, |_, _| {}).unwrap()
+        pick(mix(key), views, &surveyed(views), 0, None, |_, _| {}).unwrap()
     }
 
     #[test]
@@ -150,7 +150,8 @@ mod tests {
         let field = surveyed(&views);
         for sent in 0..1000 {
             // One popular key.
-            let index = pick(1, &views[..], &field, None, |_, _| {}).unwrap();
+            let total = views.in_flight();
+            let index = pick(1, &views[..], &field, total, None, |_, _| {}).unwrap();
             views[index].in_flight += 1;
             views[index].max_in_flight = 1000;
             let most = views.iter().map(|v| v.in_flight).max().unwrap();
@@ -163,7 +164,7 @@ mod tests {
     fn full_and_nothing_are_told_apart() {
         let full = View { in_flight: 100, ..plain() };
         let gone = View { healthy: false, ..plain() };
-        let pick = |views: &[View]| pick(1, views, &surveyed(views), None, |_, _| {});
+        let pick = |views: &[View]| pick(1, views, &surveyed(views), 0, None, |_, _| {});
         assert_eq!(pick(&[full; 30]), Err(NoPick::Full));
         assert_eq!(pick(&[gone; 30]), Err(NoPick::Nothing));
         let mut many = [gone; 30];

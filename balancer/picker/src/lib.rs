@@ -5,8 +5,8 @@
 
 pub mod capacity;
 pub mod crowd;
-pub mod nat;
 pub mod hash;
+pub mod nat;
 pub mod outlier;
 pub mod pick;
 pub mod prequal;

@@ -1,11 +1,14 @@
 //! The pick itself: a few random candidates, the policy's least among them, ties by chance.
 
+mod least;
+
 use crate::hash;
 use crate::prequal::{self, Pool, Probe};
 use crate::rng::Rng;
 use crate::score;
 use crate::view::{Candidates, Field, Glance, View};
 use domain::{Mono, PolicyName};
+use least::{Least, Seen};
 use std::time::Duration;
 
 /// Candidates looked at by the feedback rule and peak-EWMA. Two are clearly worse (17 to 40 % in
@@ -22,6 +25,10 @@ const REFRESH_PICKS: u32 = 100;
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// An instance that fails more than this is not refreshed with people's requests.
 const REFRESH_SUCCESS_MIN: f64 = 0.5;
+
+/// Requests in flight are counted over all instances no more often than this: a thousand counters
+/// are more than one pick should read, and the mean of a thousand moves slowly.
+const TOTAL_EVERY: Duration = Duration::from_millis(1);
 
 /// Why nothing was picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,51 +62,9 @@ pub struct Picker {
     refreshed: Mono,
     /// Only of use under policy `prequal`.
     pool: Option<Box<Pool>>,
+    /// Requests in flight at all instances, and when they were counted.
+    total: (u64, Mono),
     seen: Seen,
-}
-
-/// The instances the last pick looked at, and what each cost by its policy.
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    each: [(usize, f64); SEEN_MAX],
-    count: usize,
-}
-
-impl Seen {
-    fn note(&mut self, index: usize, cost: f64) {
-        if let Some(place) = self.each.get_mut(self.count) {
-            *place = (index, cost);
-            self.count += 1;
-        }
-    }
-}
-
-/// The least cost so far; equal ones replace each other so that each is as likely in the end.
-struct Least {
-    index: Option<usize>,
-    cost: f64,
-    ties: usize,
-}
-
-impl Least {
-    fn new() -> Least {
-        Least { index: None, cost: f64::INFINITY, ties: 0 }
-    }
-
-    fn offer(&mut self, index: usize, cost: f64, rng: &mut Rng) {
-        match cost.total_cmp(&self.cost) {
-            std::cmp::Ordering::Less => {
-                (self.index, self.cost, self.ties) = (Some(index), cost, 1);
-            }
-            std::cmp::Ordering::Equal => {
-                self.ties += 1;
-                if rng.below(self.ties) == 0 {
-                    self.index = Some(index);
-                }
-            }
-            std::cmp::Ordering::Greater => {}
-        }
-    }
 }
 
 impl Picker {
@@ -108,8 +73,15 @@ impl Picker {
     pub fn new(seed: u64) -> Picker {
         let mut rng = Rng::new(seed);
         let turn = rng.below(1 << 16);
-        let seen = Seen { each: [(0, 0.0); SEEN_MAX], count: 0 };
-        Picker { rng, turn, picks_since_refresh: 0, refreshed: Mono::default(), pool: None, seen }
+        Picker {
+            rng,
+            turn,
+            picks_since_refresh: 0,
+            refreshed: Mono::default(),
+            pool: None,
+            total: (0, Mono::default()),
+            seen: Seen::default(),
+        }
     }
 
     /// The index of the instance for the next request.
@@ -123,7 +95,7 @@ impl Picker {
         field: &Field,
         now: Mono,
     ) -> Result<usize, NoPick> {
-        self.seen.count = 0;
+        self.seen.clear();
         let can = |index: &usize| {
             let glance = candidates.glance(*index);
             glance.stands && glance.has_room
@@ -142,7 +114,7 @@ impl Picker {
     /// the policy; the least was picked.
     #[must_use]
     pub fn seen(&self) -> &[(usize, f64)] {
-        &self.seen.each[..self.seen.count]
+        self.seen.all()
     }
 
     /// Takes an instance's answer to a probe.
@@ -162,8 +134,12 @@ impl Picker {
         match ask.policy {
             PolicyName::Hash if ask.key.is_some() => {
                 let key = ask.key.unwrap_or_default();
-                let seen = &mut self.seen;
-                hash::pick(key, candidates, field, avoid, |index, cost| seen.note(index, cost))
+                if now.since(self.total.1) >= TOTAL_EVERY {
+                    self.total = (candidates.in_flight(), now);
+                }
+                let (total, seen) = (self.total.0, &mut self.seen);
+                let saw = |index, cost| seen.note(index, cost);
+                hash::pick(key, candidates, field, total, avoid, saw)
             }
             PolicyName::Feedback | PolicyName::Hash => {
                 if let Some(index) = self.refresh(candidates, avoid, now) {

@@ -36,6 +36,12 @@ impl Budget {
         self.share = (self.share + ONE * u64::from(SHARE_PERCENT) / 100).min(SHARE_SAVED_MAX);
     }
 
+    /// Whole retries it would grant now.
+    #[must_use]
+    pub fn left(&self) -> u32 {
+        u32::try_from(self.share.max(self.floor) / ONE).unwrap_or(u32::MAX)
+    }
+
     /// Takes one retry from the budget; false when there is none left.
     pub fn take(&mut self, now: Mono) -> bool {
         let passed = u64::try_from(now.since(self.refilled).as_millis()).unwrap_or(u64::MAX);
@@ -69,8 +75,9 @@ mod tests {
         for _ in 0..1000 {
             budget.request();
         }
+        assert_eq!(budget.left(), 200);
         let granted = (0..1000).filter(|_| budget.take(at_ms(0))).count();
-        assert_eq!(granted, 200);
+        assert_eq!((granted, budget.left()), (200, 0));
     }
 
     #[test]

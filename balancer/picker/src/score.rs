@@ -1,6 +1,6 @@
 //! The order of preference: what one more request at an instance would cost.
 
-use crate::view::{Field, View, fade};
+use crate::view::{Field, Others, View, fade};
 use domain::Mono;
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ pub const LOAD_FLOOR: f64 = 0.25;
 /// `b*max(0, n + P*(f - f0)) + (1-b)*P*f + (M-1-P)*f` with `b = exp(-age/2 s)`, for the P of them
 /// that publish. Nobody published: `(M-1)*f`.
 #[must_use]
-pub fn others(view: &View, field: &Field, now: Mono) -> f64 {
-    let own = f64::from(view.in_flight);
+pub fn others(own_in_flight: u32, others: Others, field: &Field, now: Mono) -> f64 {
+    let own = f64::from(own_in_flight);
     let all = f64::from(field.balancers.saturating_sub(1));
     if field.published == 0 {
         return all * own;
     }
     let publish = f64::from(field.published);
     let b = fade(now.since(field.published_at), REPORT_FADE);
-    let moved = publish * (own - f64::from(view.others.own_in_flight));
-    let known = (f64::from(view.others.in_flight) + moved).max(0.0);
+    let moved = publish * (own - f64::from(others.own_in_flight));
+    let known = (f64::from(others.in_flight) + moved).max(0.0);
     b * known + (1.0 - b) * publish * own + (all - publish).max(0.0) * own
 }
 
@@ -39,7 +39,7 @@ pub fn others(view: &View, field: &Field, now: Mono) -> f64 {
 #[must_use]
 pub fn estimate(view: &View, field: &Field, a: f64, now: Mono) -> f64 {
     let own = f64::from(view.in_flight);
-    let others = others(view, field, now);
+    let others = others(view.in_flight, view.others, field, now);
     let Some(reported) = view.reported.filter(|_| a > 0.0) else { return own + others };
     let queue = match (reported.in_flight, field.concurrency) {
         (Some(n), _) => f64::from(n),
@@ -133,8 +133,8 @@ pub fn cost(view: &View, field: &Field, now: Mono) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::Reported;
     use crate::view::tests::{at_ms, field, plain};
-    use crate::view::{Others, Reported};
     use proptest::prelude::{prop, prop_assert, proptest};
 
     fn report(load: f64, in_flight: Option<u32>, own: u32, at: Mono) -> Option<Reported> {
@@ -163,14 +163,15 @@ mod tests {
         let known = Field { published: 2, published_at: at_ms(0), ..guess };
         view.in_flight = 4;
         view.others = Others { in_flight: 20, own_in_flight: 4 };
-        assert!((others(&view, &guess, at_ms(0)) - 8.0).abs() < 1e-9, "as many as own, each");
-        assert!((others(&view, &known, at_ms(0)) - 20.0).abs() < 1e-9);
-        assert!((others(&view, &known, at_ms(60_000)) - 8.0).abs() < 1e-6, "old: a guess again");
-        let mut more = view;
-        more.in_flight = 6;
-        assert!((others(&more, &known, at_ms(0)) - 24.0).abs() < 1e-9, "they send as we do");
-        let one = Field { published: 1, ..known };
-        assert!((others(&view, &one, at_ms(0)) - 24.0).abs() < 1e-9, "the third is guessed");
+        let near = |own, field: &Field, ms, expected: f64, why| {
+            let got = others(own, view.others, field, at_ms(ms));
+            assert!((got - expected).abs() < 1e-6, "{why}: {got}");
+        };
+        near(4, &guess, 0, 8.0, "as many as own, each");
+        near(4, &known, 0, 20.0, "as they said");
+        near(4, &known, 60_000, 8.0, "said long ago: a guess again");
+        near(6, &known, 0, 24.0, "they send as this one does");
+        near(4, &Field { published: 1, ..known }, 0, 24.0, "the third is guessed");
         // A report that came with the others' counts is corrected by how they moved since.
         view.reported = report(0.5, Some(30), 4, at_ms(0));
         view.reported = view.reported.map(|r| Reported { others_in_flight: Some(15.0), ..r });

@@ -6,8 +6,9 @@ use super::client::Client;
 use super::exchange::{Exchange, Fault, Up};
 use super::field::{self, Framing};
 use super::request::{self, Method, Origin, Refused, Request};
+use crate::choose::Wish;
 use crate::conn::{Conn, Ending, Phase};
-use crate::forward::{Passage, Served};
+use crate::forward::{Passage, Saying, Served};
 use crate::http::access::Seen;
 use crate::limits::size;
 use crate::refuse::{Manner, Refusal, problem};
@@ -257,7 +258,9 @@ async fn serve_one(worker: &Rc<Worker>, client: &mut Client, mut request: Reques
             buffer(worker, client, &mut request, &mut up).await
         }
     };
-    let passage = Passage { worker, conn: &client.conn.clone(), local: &local, arrived };
+    let conn = client.conn.clone();
+    let wish = Wish::of(&local, &Saying { request: &request, conn: &conn });
+    let passage = Passage { worker, conn: &conn, local: &local, arrived, wish };
     let served = match body {
         Ok(()) => passage.run(client, &request, &mut up).await,
         Err(fault) => passage.broken(fault),

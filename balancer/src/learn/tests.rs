@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::testing::{front, shared};
-use domain::{Epoch, Generation, Load, LoadReport, LoadSource, Revision, RouteGen};
+use domain::{
+    Demand, Epoch, Generation, Load, LoadReport, LoadSource, Revision, RouteEntry, RouteGen,
+    Timestamp,
+};
+use picker::Candidates;
 
 fn at(seconds: u64) -> Mono {
     Mono(Duration::from_secs(seconds))
@@ -177,4 +181,82 @@ fn places_of_forgotten_services_are_used_again() {
     world.take_view(&shared, &all, at(100));
     world.take_front(&shared, &front("d"), at(100));
     assert_eq!(slots(), [("a".into(), 0), ("c".into(), 2), ("d".into(), 1)]);
+}
+
+fn told(in_flight: u32, set_aside: bool) -> Demand {
+    Demand {
+        in_flight: [(route(1).instance, in_flight)].into(),
+        set_aside: set_aside.then(|| route(1).instance).into_iter().collect(),
+        ..Demand::default()
+    }
+}
+
+#[test]
+fn what_other_balancers_have_in_flight_takes_room_and_is_estimated() {
+    let (shared, mut world) = (shared(), World::new(1));
+    let routes = Some(table(1, vec![route(1), route(2)]));
+    world.take_service(&shared, &name(), &view(routes, vec![]), at(1));
+    world.take_balancers(Some(3), at(1));
+    let id = |text: &str| text.parse::<domain::BalancerId>().unwrap();
+    let demands = vec![
+        (shared.id.clone(), told(1000, true), Duration::ZERO),
+        (id("b2"), told(4, false), Duration::from_millis(100)),
+        (id("b3"), told(3, false), Duration::from_millis(300)),
+    ];
+    world.take_demand(&shared, &[(name(), demands)].into(), at(20));
+    let snapshot = snapshot(&shared);
+    let field = &snapshot.field;
+    assert_eq!((field.balancers, field.published, field.others_in_flight), (3, 2, 7));
+    assert_eq!(field.published_at, Mono(Duration::from_millis(19_800)));
+    let room: Vec<u32> = snapshot.entries.iter().map(|e| e.max_in_flight).collect();
+    assert_eq!(room, [3, 10], "ten there at once, of all balancers");
+    let estimate = |n| picker::score::Parts::of(&snapshot.view(n), field, at(20)).estimate;
+    assert!(estimate(0) > 6.0 && estimate(1) < 0.1);
+}
+
+#[test]
+fn an_instance_that_another_balancer_set_aside_has_less_patience_to_expect() {
+    for (hint, out) in [(false, false), (true, true)] {
+        let (shared, mut world) = (shared(), World::new(1));
+        let routes = Some(table(1, vec![route(1), route(2)]));
+        world.take_service(&shared, &name(), &view(routes, vec![]), at(1));
+        let other = ("b2".parse().unwrap(), told(0, hint), Duration::ZERO);
+        world.take_demand(&shared, &[(name(), vec![other])].into(), at(1));
+        for _ in 0..3 {
+            let instance = &snapshot(&shared).entries[0].instance;
+            instance.record(false, Duration::from_millis(1), at(2));
+        }
+        world.judge(at(2));
+        assert_eq!(snapshot(&shared).entries[0].ejected, out);
+    }
+}
+
+#[test]
+fn a_load_in_an_answer_counts_at_once_unless_a_better_source_speaks() {
+    let (shared, mut world) = (shared(), World::new(1));
+    let routes = Some(table(1, vec![route(1)]));
+    world.take_service(&shared, &name(), &view(routes, vec![]), at(1));
+    let instance = Arc::clone(&snapshot(&shared).entries[0].instance);
+    instance.record(true, Duration::from_millis(1), at(5));
+    let say = b"TEXT application_utilization=0.7,named_metrics.in_flight=4";
+    crate::orca::note(&instance, b"endpoint-load-metrics", say);
+    let reported = || snapshot(&shared).view(0).reported;
+    let now = reported().unwrap();
+    assert_eq!((now.in_flight, now.at), (Some(4), at(5)));
+    assert!((now.load - 0.7).abs() < 1e-9);
+    // Its copy comes back by the board, as if it were younger.
+    let mut copy = reading(1, 0.7, 5100, Duration::ZERO);
+    copy.report.source = LoadSource::Header;
+    world.take_service(
+        &shared,
+        &name(),
+        &view(None, vec![copy]),
+        Mono(Duration::from_millis(5300)),
+    );
+    assert_eq!(reported().unwrap().at, at(5));
+    let pushed = reading(1, 0.2, 5200, Duration::from_secs(1));
+    world.take_service(&shared, &name(), &view(None, vec![pushed]), at(6));
+    assert!((reported().unwrap().load - 0.2).abs() < 1e-9, "a pushed one outranks it");
+    crate::orca::note(&instance, b"endpoint-load-metrics", say);
+    assert!((reported().unwrap().load - 0.2).abs() < 1e-9);
 }

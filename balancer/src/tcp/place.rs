@@ -3,6 +3,7 @@
 
 use super::counts::{Counts, Refusal};
 use super::join::reset;
+use crate::choose::{self, Wish};
 use crate::view::Instance;
 use crate::wait;
 use crate::worker::{Local, Worker};
@@ -151,20 +152,10 @@ impl Caller {
     fn pick_now(&self, avoid: Option<u64>) -> Result<Place, NoPick> {
         let now = self.worker.now();
         let snapshot = self.local.service.snapshot.load();
-        let avoid = avoid
-            .and_then(|serial| snapshot.entries.iter().position(|e| e.instance.serial == serial));
-        let index = self.local.picker.borrow_mut().pick(
-            snapshot.policy,
-            &**snapshot,
-            &snapshot.field,
-            avoid,
-            now,
-        )?;
+        let source = self.client.peer_addr().ok().map(|peer| peer.ip());
+        let wish = Wish { avoid, ..choose::wish_of_connection(&self.local, source) };
+        let index = self.local.place(&snapshot, &self.worker, &wish, now)?;
         let entry = &snapshot.entries[index];
-        if let Some(reported) = &entry.reported {
-            let stats = &self.local.service.stats[self.worker.index];
-            stats.used_report(now.since(reported.at));
-        }
         if !entry.instance.enter(entry.max_in_flight, now) {
             return Err(NoPick::Full);
         }

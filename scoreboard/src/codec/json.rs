@@ -64,6 +64,8 @@ struct DemandText {
     queued: u32,
     oldest_wait_ms: f64,
     in_flight: BTreeMap<String, u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    set_aside: Vec<String>,
     rps: f64,
     errors: f64,
     p50_ms: f64,
@@ -86,6 +88,7 @@ pub fn demand(demand: &Demand) -> Result<String, String> {
         queued: demand.queued,
         oldest_wait_ms: ms(demand.oldest_wait),
         in_flight: demand.in_flight.iter().map(|(i, n)| (i.to_string(), *n)).collect(),
+        set_aside: demand.set_aside.iter().map(ToString::to_string).collect(),
         rps: rate(demand.rps_milli),
         errors: rate(demand.eps_milli),
         p50_ms: ms(demand.p50),
@@ -112,11 +115,16 @@ pub fn read_demand(
     let in_flight = text.in_flight.into_iter().map(|(instance, n)| {
         instance.parse().map(|i: InstanceId| (i, n)).map_err(|why| why.to_string())
     });
+    let set_aside = text
+        .set_aside
+        .into_iter()
+        .map(|instance| instance.parse::<InstanceId>().map_err(|why| why.to_string()));
     let demand = Demand {
         at: Timestamp(text.at_ms),
         queued: text.queued,
         oldest_wait: read_ms(text.oldest_wait_ms, "oldest_wait_ms")?,
         in_flight: in_flight.collect::<Result<_, String>>()?,
+        set_aside: set_aside.collect::<Result<_, String>>()?,
         rps_milli: read_rate(text.rps, "rps")?,
         eps_milli: read_rate(text.errors, "errors")?,
         p50: read_ms(text.p50_ms, "p50_ms")?,
@@ -152,7 +160,8 @@ mod tests {
                 at: Timestamp(at),
                 queued: numbers.0,
                 oldest_wait: Duration::from_micros(micros[0]),
-                in_flight: [(instance, numbers.1)].into(),
+                in_flight: [(instance.clone(), numbers.1)].into(),
+                set_aside: last.then_some(instance).into_iter().collect(),
                 rps_milli: rates[0],
                 eps_milli: rates[1],
                 p50: Duration::from_micros(micros[1]),

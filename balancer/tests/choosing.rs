@@ -1,0 +1,111 @@
+//! Requests go where their client, their key and the policy say.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use domain::{HashBy, HashRule, PolicyName, ServiceFront, Sticky};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use support::{Answer, Backend, Running, front, ready, until};
+
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+async fn backends() -> Vec<Backend> {
+    let mut all = Vec::new();
+    for name in NAMES {
+        all.push(Backend::named(name).await);
+    }
+    all
+}
+
+async fn publish(running: &Running, front: &ServiceFront, backends: &[Backend]) {
+    let addresses: Vec<_> = backends.iter().map(|b| b.address).collect();
+    running.publish(front, &addresses).await;
+}
+
+async fn ask(running: &Running, lines: &str) -> Answer {
+    running.send(&format!("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{lines}\r\n")).await
+}
+
+#[tokio::test]
+async fn a_hashed_key_stays_where_it_is_when_another_instance_goes() {
+    let running = Running::start().await;
+    let backends = backends().await;
+    let by = HashBy::Header("x-user".to_owned());
+    let hash = HashRule { by, ..HashRule::default() };
+    let front = ServiceFront { policy: PolicyName::Hash, hash, ..front("shop") };
+    publish(&running, &front, &backends).await;
+    let home = async |user: usize| {
+        let answer = ask(&running, &format!("X-User: {user}\r\n")).await;
+        assert_eq!(answer.status(), 200);
+        answer.body().to_owned()
+    };
+    let mut homes = Vec::new();
+    for user in 0..40 {
+        homes.push(home(user).await);
+        assert_eq!(home(user).await, homes[user]);
+    }
+    let used: BTreeSet<&str> = homes.iter().map(String::as_str).collect();
+    assert_eq!(used.len(), NAMES.len(), "{homes:?}");
+    let left = [0, 1, 3].map(|n| ready("shop", n, backends[n].address));
+    running.publish_routes("shop", left.to_vec()).await;
+    for (user, before) in homes.iter().enumerate() {
+        let after = home(user).await;
+        assert!(after == *before || before == "c", "{user}: {before} -> {after}");
+        assert_ne!(after, "c");
+    }
+    assert_eq!(ask(&running, "").await.status(), 200, "who has no key is served all the same");
+}
+
+#[tokio::test]
+async fn a_client_stays_at_its_instance_while_it_stands() {
+    let running = Running::start().await;
+    let backends = backends().await;
+    let sticky = Sticky { cookie: "shop".to_owned(), max_age: Some(Duration::from_secs(60)) };
+    let front = ServiceFront { sticky: Some(sticky), ..front("shop") };
+    publish(&running, &front, &backends).await;
+    let tie = |answer: &Answer| {
+        let line = answer.head().lines().find_map(|l| {
+            let (name, value) = l.split_once(": ")?;
+            name.eq_ignore_ascii_case("set-cookie").then(|| value.to_owned())
+        });
+        line.map(|line| line.split(';').next().unwrap().to_owned())
+    };
+    let first = ask(&running, "").await;
+    assert!(first.head().contains("; Max-Age=60"), "{}", first.head());
+    let cookie = tie(&first).unwrap();
+    for _ in 0..20 {
+        let again = ask(&running, &format!("Cookie: x=y; {cookie}\r\n")).await;
+        assert_eq!(again.body(), first.body());
+        assert_eq!(tie(&again), None, "it still holds");
+    }
+    let gone = NAMES.iter().position(|name| *name == first.body()).unwrap();
+    let left: Vec<_> =
+        (0..4).filter(|n| *n != gone).map(|n| ready("shop", n, backends[n].address)).collect();
+    running.publish_routes("shop", left).await;
+    let moved = ask(&running, &format!("Cookie: {cookie}\r\n")).await;
+    assert_ne!(moved.body(), first.body());
+    assert_ne!(tie(&moved).unwrap(), cookie);
+    let strange = ask(&running, "Cookie: shop=../../etc\r\n").await;
+    assert!(strange.status() == 200 && tie(&strange).is_some());
+}
+
+#[tokio::test]
+async fn every_policy_serves_and_leaves_nobody_out() {
+    let running = Running::start().await;
+    let backends = backends().await;
+    for policy in PolicyName::ALL {
+        let front = ServiceFront { policy, ..front("shop") };
+        publish(&running, &front, &backends).await;
+        let seen = std::sync::Mutex::new(BTreeSet::new());
+        until("each of them is used", || async {
+            let answer = running.get("/").await;
+            assert_eq!(answer.status(), 200, "{policy:?}");
+            let mut seen = seen.lock().unwrap();
+            seen.insert(answer.body().to_owned());
+            // One client's source has one instance.
+            seen.len() == NAMES.len() || policy == PolicyName::Hash && seen.len() == 1
+        })
+        .await;
+    }
+}
