@@ -7,5 +7,6 @@ pub mod chunks;
 pub mod client;
 pub mod exchange;
 pub mod field;
+pub mod judge;
 pub mod request;
 pub mod serve;
