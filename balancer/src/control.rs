@@ -6,6 +6,7 @@ use chassis::{Readiness, Shutdown};
 use domain::{Change, LoadReading, ServiceName};
 use scoreboard::Board;
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ pub fn start(
         let saving = save::keep(path.clone(), world.clone(), control.clone());
         control.spawn(saving);
     }
+    shared.nat.known.store(restored, Relaxed);
     if !restored {
         readiness.missing(BOARD_MISSING, "the scoreboard was not read yet");
     }
@@ -99,6 +101,7 @@ async fn read(
         let failed = match take(&*board, &shared, &world, &next).await {
             Ok(()) => {
                 readiness.have(BOARD_MISSING);
+                shared.nat.known.store(true, Relaxed);
                 shared.nat.nudge.nudge();
                 false
             }

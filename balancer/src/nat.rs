@@ -17,7 +17,7 @@ pub use tell::Scrape;
 use chassis::Nudge;
 use domain::ServiceName;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What the keeper of the kernel's table shares with metrics and the board's ability.
@@ -25,6 +25,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct State {
     /// Routes changed.
     pub nudge: Nudge,
+    /// The board, or a saved view of it, was read: what is missing there is missing.
+    pub known: AtomicBool,
     lacks: Mutex<Option<String>>,
     troubles: Mutex<BTreeMap<ServiceName, String>>,
     /// Transactions the kernel took.

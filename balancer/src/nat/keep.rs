@@ -106,7 +106,10 @@ impl Keeper {
             self.look_around(shared).await;
         }
         let services = nat_services(shared);
-        if !self.able || (services.is_empty() && self.is_clean()) {
+        if !self.able
+            || (services.is_empty() && self.is_clean())
+            || self.is_early(shared, &services)
+        {
             return;
         }
         if beat {
@@ -114,12 +117,24 @@ impl Keeper {
             self.check(&services).await;
             self.count(&services, now);
             self.weigh(&services, now);
+            *lock(&shared.nat.troubles) = troubles(&services);
         }
         self.write(shared, &services, now).await;
     }
 
     fn is_clean(&self) -> bool {
         self.written.as_ref().is_some_and(|w| w.fronts.is_empty())
+    }
+
+    /// Whether too little is known to touch what a former life left: it was right when it was
+    /// written, and connections live by it.
+    fn is_early(&self, shared: &Shared, services: &[(u16, Arc<Service>)]) -> bool {
+        let unread = !shared.nat.known.load(Relaxed);
+        let unknown = |service: &Service| {
+            let chain = |family| self.chains.contains(&format!("{family}-{}", service.name));
+            service.snapshot.load().generation.is_none() && (chain("ip") || chain("ip6"))
+        };
+        self.written.is_none() && (unread || services.iter().any(|(_, s)| unknown(s)))
     }
 
     /// Finds out what is lacking; at the start, and while something is.
@@ -264,7 +279,7 @@ impl Keeper {
         Wanted {
             table: self.table.clone(),
             listen: self.listen.clone(),
-            fronts: services.iter().map(front).filter(|f| !f.targets.is_empty()).collect(),
+            fronts: services.iter().map(front).collect(),
         }
     }
 
@@ -307,7 +322,6 @@ impl Keeper {
                 self.written = None;
             }
         }
-        *lock(&shared.nat.troubles) = troubles(services);
     }
 
     /// Makes the kernel forget the connections of instances that are dead or gone.

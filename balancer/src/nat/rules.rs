@@ -121,7 +121,9 @@ impl Wanted {
         let table = json!({"family": "inet", "name": self.table});
         let mut script = vec![json!({"add": {"table": table}})];
         let parts = self.parts();
-        if parts.is_empty() {
+        // While there is a service the table stays, if only empty: without it the kernel would no
+        // longer follow the connections it passes on.
+        if self.fronts.is_empty() {
             script.push(json!({"delete": {"table": table}}));
             return json!({ "nftables": script });
         }
@@ -142,7 +144,10 @@ impl Wanted {
             script.push(json!({"add": {"chain": self.chain(name)}}));
             script.push(json!({"flush": {"chain": self.chain(name)}}));
         }
-        script.push(self.rule("prerouting", vec![jump("arriving")]));
+        // Always true here. But the kernel follows connections only while some rule asks about
+        // them: without this one, taking the last instance out would cut those that are open.
+        let new = test("==", json!({"ct": {"key": "state"}}), json!("new"));
+        script.push(self.rule("prerouting", vec![new, jump("arriving")]));
         script.push(self.rule("output", vec![jump("leaving")]));
         for part in &parts {
             script.push(self.rule(&part.chain(), part.spread()));
@@ -197,6 +202,7 @@ impl Wanted {
         }
         let port = json!({"payload": {"protocol": "tcp", "field": "dport"}});
         tests.push(test("==", port, json!(part.front.port)));
+        tests.push(begins());
         let to_part = |mut tests: Vec<Value>| {
             tests.push(jump(&part.chain()));
             tests
@@ -271,6 +277,14 @@ impl Part<'_> {
     }
 }
 
+/// The packet opens a connection. Packets from the middle of one that the kernel does not know, as
+/// of a dead instance's that it was made to forget, are not sent to somebody who does not know it
+/// either: they find no connection here, and their sender hears that it is over.
+fn begins() -> Value {
+    let flags = json!({"payload": {"protocol": "tcp", "field": "flags"}});
+    test("==", json!({"&": [flags, ["fin", "syn", "rst", "ack"]]}), json!("syn"))
+}
+
 fn test(op: &str, left: Value, right: Value) -> Value {
     json!({"match": {"op": op, "left": left, "right": right}})
 }
@@ -342,11 +356,15 @@ mod tests {
     }
 
     #[test]
-    fn without_instances_the_table_goes() {
+    fn without_instances_the_table_is_empty_and_without_services_it_goes() {
         for targets in [&[][..], &[("10.1.0.1:80", 0)]] {
-            let script = wanted(&["10.0.0.1"], targets).transaction(&[]);
-            let lines = script["nftables"].as_array().unwrap();
-            assert!(lines.len() == 2 && lines[1]["delete"]["table"].is_object(), "{script}");
+            let empty = wanted(&["10.0.0.1"], targets);
+            assert_eq!(ruled(&empty), ["prerouting", "output"]);
+            assert!(!empty.transaction(&[]).to_string().contains("delete"));
         }
+        let none = Wanted { fronts: Vec::new(), ..wanted(&[], &[]) };
+        let script = none.transaction(&["arriving".to_owned()]);
+        let lines = script["nftables"].as_array().unwrap();
+        assert!(lines.len() == 2 && lines[1]["delete"]["table"].is_object(), "{script}");
     }
 }

@@ -164,6 +164,7 @@ pub struct Setup {
     pub manager: Option<Client>,
     pub board_lost: bool,
     pub workers: usize,
+    pub listen: Option<SocketAddr>,
 }
 
 /// A running balancer.
@@ -189,7 +190,7 @@ impl Running {
             reads: AtomicUsize::new(0),
         });
         let mut config = Config::new("b1".parse().unwrap());
-        config.listen = vec![([127, 0, 0, 1], 0).into()];
+        config.listen = vec![setup.listen.unwrap_or(([127, 0, 0, 1], 0).into())];
         config.admin = Some(Listen::Tcp(([127, 0, 0, 1], 0).into()));
         config.workers = if setup.workers == 0 { 2 } else { setup.workers };
         config.save = setup.save;
