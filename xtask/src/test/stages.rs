@@ -34,6 +34,11 @@ const IP: Need = Need {
     package: "iproute2",
     why: "because a Docker daemon of the tests' own gets a bridge of its own",
 };
+const NFT: Need = Need {
+    program: "nft",
+    package: "nftables",
+    why: "because mode nat is tried on the real kernel, in namespaces",
+};
 const DOCKER: Need = Need {
     program: "docker",
     package: "docker.io",
@@ -142,7 +147,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "system",
         about: "contract suites and system tests: real processes, Redis, containers",
-        programs: &[ASKER, REDIS, DOCKER, DOCKERD, IP],
+        programs: &[ASKER, REDIS, DOCKER, DOCKERD, IP, NFT],
         needs_services: true,
         needs_binary: true,
         by_default: true,
