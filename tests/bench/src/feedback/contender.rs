@@ -13,7 +13,8 @@ const REPORT_EVERY: Duration = Duration::from_millis(50);
 
 /// One competitor: `KIND:POLICY[@WORD[=VALUE]]...`, where a word is `every=MS` (time between
 /// reports), `late=MS` (reports tell what was true so long ago), `header` (loads come in answers
-/// instead) or `mute` (none come).
+/// instead), `mute` (none come), `churn` (an instance starts or stops every 2 s) or `unready` (one
+/// more instance is in the routes and does not listen).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contender {
     /// The proxy.
@@ -28,6 +29,10 @@ pub struct Contender {
     pub header: bool,
     /// None come at all.
     pub mute: bool,
+    /// Instances come and go.
+    pub churn: bool,
+    /// One more is named that does not listen.
+    pub unready: bool,
 }
 
 impl FromStr for Contender {
@@ -44,6 +49,8 @@ impl FromStr for Contender {
             late: Duration::ZERO,
             header: policy == "client-side-weighted",
             mute: false,
+            churn: false,
+            unready: false,
         };
         for word in words {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
@@ -53,6 +60,8 @@ impl FromStr for Contender {
                 "late" => contender.late = millis()?,
                 "header" => contender.header = true,
                 "mute" => contender.mute = true,
+                "churn" => contender.churn = true,
+                "unready" => contender.unready = true,
                 _ => bail!("what is {word:?} in {text:?}?"),
             }
         }
@@ -72,8 +81,9 @@ impl fmt::Display for Contender {
         if self.header && self.kind == Kind::Tally {
             write!(f, "@header")?;
         }
-        if self.mute {
-            write!(f, "@mute")?;
+        let words = [(self.mute, "mute"), (self.churn, "churn"), (self.unready, "unready")];
+        for (_, word) in words.into_iter().filter(|(on, _)| *on) {
+            write!(f, "@{word}")?;
         }
         Ok(())
     }
@@ -118,7 +128,12 @@ mod tests {
 
     #[test]
     fn contenders_read_as_they_are_written() {
-        for name in ["tally:feedback@every=5000@mute", "haproxy:random(2)", "tally:p2c@late=200"] {
+        for name in [
+            "tally:feedback@every=5000@mute",
+            "haproxy:random(2)",
+            "tally:p2c@late=200",
+            "tally:p2c@churn",
+        ] {
             assert_eq!(name.parse::<Contender>().unwrap().to_string(), name);
         }
         assert!("tally:feedback".parse::<Contender>().unwrap().is_ours());

@@ -1,5 +1,6 @@
 //! Policies against policies: the same arrivals and the same work for every contender at once.
 
+mod churn;
 pub mod contender;
 pub mod run;
 pub mod table;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::churn;
 use super::contender::Contender;
 use super::workload::{Making, Workload};
 use crate::machine::{Busy, own_cpu_micros};
@@ -52,6 +53,8 @@ pub struct Part {
     pub most_share: f64,
     /// The busiest instance against the mean.
     pub busy_spread: f64,
+    /// Requests that the last of its instances got.
+    pub last_requests: u64,
 }
 
 /// A run.
@@ -69,9 +72,18 @@ pub struct Run {
 struct Camp {
     group: Group,
     doors: Vec<SocketAddr>,
+    churn: bool,
     // Held until the run is over.
-    _proxies: Vec<Peer>,
+    proxies: Vec<Peer>,
     _redis: Option<Peer>,
+}
+
+impl Camp {
+    /// Its instances' addresses, and the proxy that is told of changes.
+    fn first(&mut self) -> (Vec<SocketAddr>, Option<&mut Peer>) {
+        let addresses = self.group.plans.iter().map(|plan| plan.address).collect();
+        (addresses, self.proxies.first_mut())
+    }
 }
 
 /// Runs one workload once.
@@ -87,7 +99,7 @@ pub fn run(
 ) -> Result<Run> {
     let end = field.warm_up + field.measured;
     let makings = workload.makings(field.warm_up, end, seed);
-    let mut camps = Vec::new();
+    let mut camps: Vec<Camp> = Vec::new();
     for (index, contender) in contenders.iter().enumerate() {
         let name = format!("{index}-{}", contender.kind.as_str());
         let camp = pitch(field, workload, contender, &makings, &name);
@@ -106,7 +118,13 @@ pub fn run(
         patience: PATIENCE,
     };
     let shots = shots(workload, &camps, end, seed);
-    let seen = openloop::run(&course, shots)?;
+    let seen = std::thread::scope(|scope| {
+        for (index, camp) in camps.iter_mut().enumerate().filter(|(_, camp)| camp.churn) {
+            let sleepers = &sleepers;
+            scope.spawn(move || churn::churn(sleepers, index, camp.first(), started, end));
+        }
+        openloop::run(&course, shots)
+    })?;
     let (now, took) = (Busy::now()?, started.elapsed().as_secs_f64());
     #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
     let used = (own_cpu_micros()? - own) as f64 / 1e6 / took;
@@ -120,6 +138,7 @@ pub fn run(
         record,
         most_share: most_over_mean(&sleepers.requests(index)),
         busy_spread: most_over_mean(&sleepers.busy_micros(index)),
+        last_requests: sleepers.requests(index).last().copied().unwrap_or(0),
     });
     Ok(Run { parts: parts.collect(), own_share, void })
 }
@@ -151,12 +170,7 @@ fn most_over_mean(values: &[u64]) -> f64 {
 }
 
 /// All contenders' requests in one stream.
-fn shots(
-    workload: &Workload,
-    camps: &[Camp],
-    end: Duration,
-    seed: u64,
-) -> impl Iterator<Item = Shot> {
+fn shots(workload: &Workload, camps: &[Camp], end: Duration, seed: u64) -> Vec<Shot> {
     let arrivals = workload.arrivals(end, seed);
     let mut first = 0;
     let mut shots = Vec::with_capacity(arrivals.len() * camps.len());
@@ -169,7 +183,7 @@ fn shots(
         first += camp.doors.len();
     }
     shots.sort_unstable();
-    shots.into_iter()
+    shots
 }
 
 /// Starts a contender's proxies in front of instances that will be there in a moment.
@@ -180,15 +194,17 @@ fn pitch(
     makings: &[Making],
     name: &str,
 ) -> Result<Camp> {
-    let addresses = free_addresses(makings.len())?;
-    let plans = makings.iter().zip(&addresses).map(|(making, address)| Plan {
+    let unready = makings.first().filter(|_| contender.unready);
+    let addresses = free_addresses(makings.len() + usize::from(unready.is_some()))?;
+    let all = makings.iter().chain(unready).zip(&addresses).enumerate();
+    let plans = all.map(|(index, (making, address))| Plan {
         address: *address,
         workers: workload.workers,
         foreign: making.foreign,
         speed: making.speed,
         phases: making.phases.clone(),
         fails: making.fails,
-        open: true,
+        open: index < makings.len(),
     });
     let mut group = Group {
         plans: plans.collect(),
@@ -220,7 +236,7 @@ fn pitch(
         proxies.push(field.programs.start(contender.kind, &wanted, &addresses)?);
     }
     let doors = proxies.iter().map(|proxy| proxy.address).collect();
-    Ok(Camp { group, doors, _proxies: proxies, _redis: redis })
+    Ok(Camp { group, doors, churn: contender.churn, proxies, _redis: redis })
 }
 
 /// The first balancer publishes routes and takes reports in; the others follow.

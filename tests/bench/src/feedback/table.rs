@@ -39,6 +39,7 @@ pub struct Row {
     pub to_best: f64,
     ours: bool,
     p99s: Vec<f64>,
+    last_requests: Figure,
 }
 
 /// A workload's result.
@@ -49,6 +50,12 @@ pub struct Table {
     best: usize,
     void: usize,
     runs: usize,
+    alone: bool,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of one run are far below 2^53")]
+fn count(n: u64) -> f64 {
+    n as f64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
@@ -93,6 +100,7 @@ impl Table {
                 to_round_robin: None,
                 to_best: 1.0,
                 ours: contender.is_ours(),
+                last_requests: figure(index, &|part| count(part.last_requests))?,
                 p99s: counted.iter().map(|run| ms(&run.parts[index], 0.99)).collect(),
             });
         }
@@ -110,7 +118,14 @@ impl Table {
             row.to_best = paired(&row.p99s, &best_p99s);
             row.to_round_robin = turn.as_ref().map(|turn| paired(&row.p99s, turn));
         }
-        Ok(Table { name: workload.name, rows, best, void, runs: runs.len() })
+        Ok(Table {
+            name: workload.name,
+            rows,
+            best,
+            void,
+            runs: runs.len(),
+            alone: workload.alone.is_some(),
+        })
     }
 
     /// For people.
@@ -140,11 +155,30 @@ impl Table {
             lines.push(format!("{} of {} runs void", self.void, self.runs));
         }
         lines.extend(self.verdict());
+        lines.extend(self.bars().iter().map(Bar::line));
         lines
     }
 
+    /// Our default, where it competes with others.
     fn ours(&self) -> Option<&Row> {
-        self.rows.iter().find(|row| row.ours)
+        self.rows.iter().find(|row| row.ours && !self.alone)
+    }
+
+    /// Ours against ours: a quiet one, and one to which something happens.
+    fn bars_alone(&self) -> Vec<Bar> {
+        let [quiet, other] = self.rows.as_slice() else { return Vec::new() };
+        let name = self.name;
+        let p99 = paired(&other.p99s, &quiet.p99s);
+        let lost = Bar::at_most(format!("{name}: percent of requests lost"), other.lost.max, 0.0);
+        let mut bars = vec![lost];
+        if name == "churn" {
+            bars.push(Bar::at_most(format!("{name}: p99 over the quiet one's"), p99, 1.5));
+        } else {
+            bars.push(Bar::at_most(format!("{name}: p99 over that without it"), p99, 1.05));
+            let got = other.last_requests.max;
+            bars.push(Bar::at_most(format!("{name}: requests at that instance"), got, 0.0));
+        }
+        bars
     }
 
     /// Whether our default is the best here, tied with it, near it, or has lost.
@@ -182,6 +216,9 @@ impl Table {
     /// The promises that concern this workload.
     #[must_use]
     pub fn bars(&self) -> Vec<Bar> {
+        if self.alone {
+            return self.bars_alone();
+        }
         let Some(ours) = self.ours() else { return Vec::new() };
         let name = self.name;
         let best = &self.rows[self.best].name;

@@ -47,6 +47,8 @@ pub struct Workload {
     pub balancers: usize,
     /// What is wrong.
     pub trouble: Trouble,
+    /// Those who run it, when it is a test of ours against ours: the quiet one first.
+    pub alone: Option<[&'static str; 2]>,
 }
 
 /// 90 % of requests 0.2 times the mean, 10 % 8.2 times: B-01.
@@ -64,10 +66,11 @@ const PLAIN: Workload = Workload {
     load: 0.8,
     balancers: 1,
     trouble: Trouble::None,
+    alone: None,
 };
 
 /// All, in the order of research and report.
-pub const ALL: [Workload; 11] = [
+pub const ALL: [Workload; 13] = [
     Workload {
         name: "heavy-80",
         what: "heavy-tailed work, equal instances, load 0.8",
@@ -144,6 +147,23 @@ pub const ALL: [Workload; 11] = [
         mean_ms: 500.0,
         trouble: Trouble::Speeds,
         balancers: 3,
+        ..PLAIN
+    },
+    Workload {
+        name: "churn",
+        what: "one instance starts or stops every 2 s at load 0.5 (B-02)",
+        instances: 10,
+        workers: 4,
+        load: 0.5,
+        alone: Some(["tally:feedback", "tally:feedback@churn"]),
+        ..PLAIN
+    },
+    Workload {
+        name: "unready",
+        what: "one more instance is in the routes and does not listen (B-07)",
+        instances: 8,
+        workers: 4,
+        alone: Some(["tally:feedback", "tally:feedback@unready"]),
         ..PLAIN
     },
 ];

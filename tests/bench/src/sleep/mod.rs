@@ -57,6 +57,8 @@ pub struct Group {
 pub struct Counts {
     /// Requests it got.
     pub requests: AtomicU64,
+    /// Requests it has now.
+    pub in_flight: AtomicU64,
     /// Microseconds its workers worked for us, as of the last look.
     pub busy_micros: AtomicU64,
 }
@@ -129,6 +131,12 @@ impl Sleepers {
     #[must_use]
     pub fn requests(&self, group: usize) -> Vec<u64> {
         self.counts[group].iter().map(|counts| counts.requests.load(Relaxed)).collect()
+    }
+
+    /// Requests that an instance has now.
+    #[must_use]
+    pub fn in_flight(&self, group: usize, instance: usize) -> u64 {
+        self.counts[group][instance].in_flight.load(Relaxed)
     }
 
     /// Worked microseconds of each instance of a group.

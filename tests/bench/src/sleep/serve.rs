@@ -83,6 +83,7 @@ async fn answer(sleeper: &Sleeper, head: &str) -> String {
     let work = Duration::from_micros(demand(head));
     let end = sleeper.queue.borrow_mut().arrive(sleeper.now(), work);
     // Whoever asked may go away meanwhile; the work is done all the same.
+    sleeper.counts.in_flight.fetch_add(1, Relaxed);
     let _busy = Busy(sleeper);
     tokio::time::sleep_until((sleeper.start + end).into()).await;
     let load = if sleeper.in_header { header(sleeper) } else { String::new() };
@@ -95,6 +96,7 @@ struct Busy<'a>(&'a Sleeper);
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
         self.0.queue.borrow_mut().finish();
+        self.0.counts.in_flight.fetch_sub(1, Relaxed);
     }
 }
 
