@@ -56,6 +56,7 @@ pub fn run(redis: &str) -> Result<()> {
             identity: Arc::new(identity),
             listeners: vec![bound.0],
             sockets: bound.1.into_iter().collect(),
+            agents: Vec::new(),
             metrics: Metrics::new(),
             readiness: Readiness::new(),
         };

@@ -243,6 +243,7 @@ async fn take_reports(
         identity: Arc::new(Identity::generate()),
         listeners: vec![listener],
         sockets: socket.into_iter().collect(),
+        agents: Vec::new(),
         metrics: Metrics::new(),
         readiness: Readiness::new(),
     };
