@@ -2,7 +2,7 @@
 //! ways in user space.
 
 mod counts;
-mod flow;
+pub mod flow;
 mod join;
 mod pipe;
 mod place;

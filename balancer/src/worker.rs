@@ -5,6 +5,7 @@ use crate::http::access::Seen;
 use crate::http::client::Buffers;
 use crate::limits::Limits;
 use crate::pool::Pool;
+use crate::tcp::flow::Tools;
 use crate::view::Service;
 use crate::{Shared, route::Table};
 use domain::Mono;
@@ -46,6 +47,8 @@ pub struct Worker {
     pub limits: Rc<Limits>,
     /// For reads, one at a time.
     pub scratch: RefCell<Box<[u8]>>,
+    /// For what is passed on without being read.
+    pub tools: Rc<Tools>,
     /// Memory of requests that are over.
     pub buffers: RefCell<Buffers>,
     locals: RefCell<Vec<Option<Rc<Local>>>>,
@@ -64,6 +67,7 @@ impl Worker {
             index,
             shared,
             tick: Rc::new(Tick::default()),
+            tools: Rc::new(Tools::new(limits.port_splice)),
             limits,
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             buffers: RefCell::default(),

@@ -10,3 +10,4 @@ pub mod field;
 pub mod judge;
 pub mod request;
 pub mod serve;
+pub mod up;

@@ -3,9 +3,10 @@
 
 use super::answer::Answer;
 use super::client::Client;
-use super::exchange::{Exchange, Fault, Up};
+use super::exchange::Exchange;
 use super::field::{self, Framing};
 use super::request::{self, Method, Origin, Refused, Request};
+use super::up::{Fault, Up};
 use crate::choose::Wish;
 use crate::conn::{Conn, Ending, Phase};
 use crate::forward::{Passage, Saying, Served};
@@ -350,12 +351,13 @@ async fn tunnel(worker: &Rc<Worker>, client: Client, switched: Switched) {
     conn.enter(Phase::Tunnel);
     let service = std::sync::Arc::clone(&switched.at.local.service);
     service.tunnels.fetch_add(1, Relaxed);
-    let mut joined = Tunnel::new(client.into_parts(), switched.upstream.into_parts());
+    let (tools, upstream) = (Rc::clone(&worker.tools), switched.upstream.into_parts());
+    let mut joined = Tunnel::new(client.into_parts(), upstream, tools);
     let ended = poll_fn(|cx| {
         if conn.ending().is_some() {
             return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
         }
-        joined.poll(cx, &conn, &mut worker.scratch.borrow_mut())
+        joined.poll(cx, &conn)
     })
     .await;
     if let Err(error) = ended {

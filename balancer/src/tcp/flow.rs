@@ -68,6 +68,12 @@ impl Default for Flow {
 }
 
 impl Flow {
+    /// A direction whose first bytes came already.
+    #[must_use]
+    pub fn with_ahead(ahead: Vec<u8>) -> Flow {
+        Flow { bytes: ahead.len() as u64, kept: ahead, ..Flow::default() }
+    }
+
     /// Bytes that came so far.
     #[must_use]
     pub fn bytes(&self) -> u64 {

@@ -2,7 +2,6 @@
 //! moment to the last.
 
 use super::counts::{Counts, Refusal};
-use super::flow::Tools;
 use super::join::{End, Pair, Pulse, reset};
 use super::place::Caller;
 use super::ports::News;
@@ -26,7 +25,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// What all of a worker's connections share.
 pub struct Floor {
     pub worker: Rc<Worker>,
-    tools: Rc<Tools>,
     pulses: RefCell<Vec<Weak<Pulse>>>,
 }
 
@@ -35,11 +33,7 @@ pub async fn work(worker: Rc<Worker>) {
     let limits = Rc::clone(&worker.limits);
     let idle_max = limits.tunnel_idle.0.0;
     let mut news = worker.shared.ports.attend();
-    let floor = Rc::new(Floor {
-        worker,
-        tools: Rc::new(Tools::new(limits.port_splice)),
-        pulses: RefCell::default(),
-    });
+    let floor = Rc::new(Floor { worker, pulses: RefCell::default() });
     // Dropping the sender of a port closes it.
     let mut open: BTreeMap<u16, watch::Sender<()>> = BTreeMap::new();
     loop {
@@ -165,7 +159,7 @@ async fn drive(floor: Rc<Floor>, caller: Caller) {
     counts.joined.fetch_add(1, Relaxed);
     let pulse = Rc::new(Pulse::new(floor.worker.now()));
     floor.pulses.borrow_mut().push(Rc::downgrade(&pulse));
-    let mut pair = Pair::new(client, instance, Rc::clone(&floor.tools), pulse);
+    let mut pair = Pair::new(client, instance, Rc::clone(&floor.worker.tools), pulse);
     let mut told = (0, 0);
     let end = std::future::poll_fn(|cx| {
         let polled = pair.poll_unpin(cx);
