@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-async fn call(
+pub async fn call(
     client: &Client,
     method: &str,
     path: &str,
@@ -33,7 +33,7 @@ fn json_of(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap()
 }
 
-async fn started(cell: &Cell) -> Manager {
+pub async fn started(cell: &Cell) -> Manager {
     let manager = cell.manager("a").await;
     until("the first step", || async {
         let answer = call(&manager.client, "GET", "/readyz", &[], "").await;
@@ -303,6 +303,7 @@ async fn beyond_loopback_a_token_is_asked_for() {
     let api = crate::api::Api {
         shared,
         registry: cell.registry.clone(),
+        board: cell.board.clone(),
         placements: cell.placements.clone(),
         executors: cell.executors.clone(),
         clock: cell.clock.clone(),

@@ -29,6 +29,8 @@ mod loop_tests;
 mod random_bodies;
 #[cfg(test)]
 mod random_tests;
+#[cfg(test)]
+mod route_tests;
 
 pub use assignment::LoadEnds;
 pub use container_planner::Policy;
@@ -141,6 +143,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: Shutdown) -> Result<(), E
     let api = api::Api {
         shared: shared.clone(),
         registry: Arc::clone(&deps.registry),
+        board: Arc::clone(&deps.board),
         placements: Arc::clone(&deps.placements),
         executors: Arc::clone(&executors),
         clock: Arc::clone(&deps.clock),

@@ -103,7 +103,11 @@ async fn write(
 pub async fn read(board: Arc<dyn Board>, shared: Shared, clock: Arc<dyn Clock>, end: Shutdown) {
     let mut changes = board.watch();
     while !end.has_started() {
-        let seen = look(&*board, &clock).await;
+        let ported = {
+            let world = shared.world();
+            world.services.values().any(|s| s.spec.route.mode != domain::RouteMode::Http)
+        };
+        let seen = look(&*board, &clock, ported).await;
         let wanted = shared.board.borrow().clone();
         let missing = seen.at.is_some() && is_missing(&seen, &wanted);
         let nudge = {
@@ -133,11 +137,16 @@ async fn worth_reading(changes: &mut Changes) {
     while matches!(changes.next().await, Some(Change::Told(..) | Change::Loads(_))) {}
 }
 
-async fn look(board: &dyn Board, clock: &Arc<dyn Clock>) -> BoardSeen {
-    let read =
-        async { Ok::<_, scoreboard::BoardError>((board.view().await?, board.demand().await?)) };
+async fn look(board: &dyn Board, clock: &Arc<dyn Clock>, ported: bool) -> BoardSeen {
+    let read = async {
+        let (view, demand) = (board.view().await?, board.demand().await?);
+        let abilities = if ported { board.abilities().await? } else { BTreeMap::new() };
+        Ok::<_, scoreboard::BoardError>((view, demand, abilities))
+    };
     match read.await {
-        Ok((view, demand)) => BoardSeen { at: Some(clock.monotonic()), view, demand },
+        Ok((view, demand, abilities)) => {
+            BoardSeen { at: Some(clock.monotonic()), view, demand, abilities }
+        }
         Err(error) => {
             tracing::warn!(error = %Chain(&error), "the board was not read");
             BoardSeen::default()

@@ -75,6 +75,7 @@ impl House {
         let api = Api {
             shared: shared.clone(),
             registry: registry.clone(),
+            board: Arc::new(scoreboard::MemoryBoard::new(clock.clone())),
             placements: Arc::new(TestPlacements::default()),
             executors: Arc::new(TestExecutors::default()),
             clock,

@@ -3,7 +3,7 @@
 use chassis::Nudge;
 use container_planner::{Memory, ServiceReport};
 use domain::{
-    BalancerId, Demand, Generation, Instance, InstanceId, Mono, Node, NodeId, Revision,
+    Ability, BalancerId, Demand, Generation, Instance, InstanceId, Mono, Node, NodeId, Revision,
     ServiceName, ServiceSpec, Timestamp,
 };
 use registry::{Lease, ServiceRow};
@@ -52,6 +52,8 @@ pub struct BoardSeen {
     pub view: BoardView,
     /// Demand with its age at the reading.
     pub demand: BTreeMap<ServiceName, Vec<(BalancerId, Demand, Duration)>>,
+    /// What live balancers say they can do; read only where a service has a port of its own.
+    pub abilities: BTreeMap<BalancerId, Ability>,
 }
 
 /// A wake call.

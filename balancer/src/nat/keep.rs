@@ -102,10 +102,14 @@ impl Keeper {
         let beat =
             woke != Woke::Nudge || self.beaten.is_none_or(|beaten| now.since(beaten) >= BEAT);
         if beat {
+            self.beaten = Some(now);
             self.beats = self.beats.wrapping_add(1);
             self.look_around(shared).await;
         }
         let services = nat_services(shared);
+        if beat && !self.able {
+            *lock(&shared.nat.troubles) = unserved(shared, &services);
+        }
         if !self.able
             || (services.is_empty() && self.is_clean())
             || self.is_early(shared, &services)
@@ -113,7 +117,6 @@ impl Keeper {
             return;
         }
         if beat {
-            self.beaten = Some(now);
             self.check(&services).await;
             self.count(&services, now);
             self.weigh(&services, now);
@@ -286,7 +289,8 @@ impl Keeper {
     /// What an instance's share of new connections is proportional to; 0: none.
     fn weight(&self, snapshot: &Snapshot, entry: &Entry, now: Mono) -> f64 {
         let full = entry.instance.in_flight() >= entry.max_in_flight;
-        if !entry.ready || entry.ejected || full || self.is_dead(entry.instance.serial) {
+        let stands = entry.ready && !entry.ejected && entry.healthy;
+        if !stands || full || self.is_dead(entry.instance.serial) {
             return 0.0;
         }
         let learned = self.memory.get(&entry.instance.serial).map_or(1.0, |m| m.weight);
@@ -407,6 +411,13 @@ fn differs(written: &Wanted, wanted: &Wanted) -> bool {
     written.fronts.len() != wanted.fronts.len()
         || written.listen != wanted.listen
         || !written.fronts.iter().zip(&wanted.fronts).all(|(old, new)| alike(old, new))
+}
+
+/// Services that were accepted when it could be done and now cannot.
+fn unserved(shared: &Shared, services: &[(u16, Arc<Service>)]) -> BTreeMap<ServiceName, String> {
+    let Some(lacks) = shared.nat.lacks() else { return BTreeMap::new() };
+    let why = format!("served in user space instead of mode nat: {lacks}");
+    services.iter().map(|(_, service)| (service.name.clone(), why.clone())).collect()
 }
 
 /// Services that the kernel cannot pass on to other hosts, because it does not forward.

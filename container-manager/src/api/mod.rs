@@ -4,6 +4,7 @@ mod events;
 mod instances;
 mod pass;
 mod plans;
+mod routes;
 mod services;
 mod views;
 mod writes;
@@ -22,6 +23,7 @@ use chassis::{ApiError, Identity, PeerAddr, Shutdown};
 use container_planner::Policy;
 use domain::Clock;
 use registry::{Registry, RegistryError};
+use scoreboard::Board;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use wire::problem::Kind;
@@ -36,6 +38,8 @@ pub struct Api {
     pub shared: Shared,
     /// The durable record.
     pub registry: Arc<dyn Registry>,
+    /// The live board.
+    pub board: Arc<dyn Board>,
     /// The machine-manager.
     pub placements: Arc<dyn Placements>,
     /// Executors, for logs.

@@ -34,6 +34,7 @@ fn state(row: &ServiceRow, instances: &[Instance], world: &World) -> ServiceStat
     let guarded = held.iter().find(|h| matches!(h, HeldBack::CrashGuard { .. }));
     let place = held.iter().find_map(HeldBack::place).map(str::to_owned);
     let waiting = place.or_else(|| guarded.map(ToString::to_string));
+    let waiting = waiting.or_else(|| unreachable_at(world, &row.name));
     ServiceState {
         desired: report.map(|r| r.wanted).or(remembered).unwrap_or(0),
         ready: count(&[InstanceState::Ready]),
@@ -47,6 +48,13 @@ fn state(row: &ServiceRow, instances: &[Instance], world: &World) -> ServiceStat
         held_at: row.scale_hold,
         report: report.map(ToString::to_string),
     }
+}
+
+/// What the first balancer that cannot serve the service as declared says about it.
+fn unreachable_at(world: &World, service: &ServiceName) -> Option<String> {
+    let said = world.board.abilities.iter();
+    let mut troubles = said.filter_map(|(b, ability)| Some((b, ability.troubles.get(service)?)));
+    troubles.next().map(|(balancer, why)| format!("balancer {balancer}: {why}"))
 }
 
 fn held_requests(world: &World, service: &ServiceName) -> u32 {

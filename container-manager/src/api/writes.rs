@@ -1,5 +1,6 @@
 //! Writing services: each write goes to the registry first and only then wakes the loop.
 
+use super::routes::{servable, unclaimed};
 use super::services::{row, tagged, view};
 use super::{Api, named, refused, views};
 use axum::Json;
@@ -196,29 +197,6 @@ fn merge_patch(target: &mut Value, patch: Value) {
     }
 }
 
-/// Refuses a route that another service has: one of the two would never get a request.
-fn unclaimed(api: &Api, spec: &ServiceSpec) -> Result<(), ApiError> {
-    if !spec.load_balanced || spec.route.mode != domain::RouteMode::Http {
-        return Ok(());
-    }
-    let world = api.shared.world();
-    let others = world.services.iter().filter(|(name, other)| {
-        **name != spec.name && !other.row.deleting && other.spec.load_balanced
-    });
-    for (name, other) in others {
-        let route = &other.spec.route;
-        let host = spec.route.hosts.iter().find(|host| route.hosts.contains(host));
-        let path = spec.route.paths.iter().find(|path| route.paths.contains(path));
-        if let (Some(host), Some(path), domain::RouteMode::Http) = (host, path, route.mode) {
-            let detail = format!("service {name} has {host}{path} already; choose another route");
-            return Err(
-                ApiError::new(Kind::Conflict, detail.clone()).with_error("/route/hosts", detail)
-            );
-        }
-    }
-    Ok(())
-}
-
 /// Admits and stores a declaration, or says what storing it would give.
 async fn store(
     api: &Api,
@@ -231,6 +209,7 @@ async fn store(
     let old = present.as_ref().and_then(|row| crate::observe::parse_document(&row.document).ok());
     let old = old.as_ref();
     unclaimed(api, &spec)?;
+    servable(api, &spec).await?;
     admit(api, old, &spec).await?;
     let document = serde_json::to_string(&manifest).map_err(|e| ApiError::internal(&e))?;
     let new_revision = old.is_none_or(|old| needs_new_revision(old, &spec));
