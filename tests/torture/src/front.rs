@@ -25,6 +25,8 @@ pub struct Setup {
     pub listen: Option<SocketAddr>,
     /// Requests one instance takes at once; 0: many.
     pub max_in_flight: u32,
+    /// Client connections at once; 0: as many as by default.
+    pub connections: usize,
 }
 
 /// A running front, ended with this value.
@@ -60,6 +62,9 @@ impl Front {
         }
         if setup.max_in_flight > 0 {
             command.arg("--max-in-flight").arg(setup.max_in_flight.to_string());
+        }
+        if setup.connections > 0 {
+            command.arg("--connections").arg(setup.connections.to_string());
         }
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the front starts");

@@ -4,8 +4,11 @@
 pub mod board;
 pub mod client;
 pub mod front;
+pub mod grammar;
 pub mod honest;
 pub mod instance;
+pub mod manager;
+pub mod peer;
 pub mod strict;
 pub mod tunnel;
 pub mod wait;

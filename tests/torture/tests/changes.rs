@@ -1,17 +1,15 @@
 //! Ten thousand changes under load, rolling replacement, and every part lost in turn: no request
 //! fails.
 
-use domain::{RouteState, RouteTable, ServiceName};
 use scoreboard::testing::TestRedis;
-use scoreboard::{Board, RedisBoard};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
-use torture::board::{self, MAX_IN_FLIGHT};
+use torture::board::MAX_IN_FLIGHT;
 use torture::front::{Front, Setup};
 use torture::honest::{Habits, Honest};
 use torture::instance::Instance;
+use torture::manager::Manager;
 use torture::wait::until;
 
 /// The bars.
@@ -21,54 +19,6 @@ const REQUESTS: u64 = 100_000;
 const INSTANCES: usize = 8;
 /// How often all of them are replaced, each by a new one.
 const ROUNDS: usize = 4;
-
-/// The managers' part: what they publish, and how they know that it is in use.
-struct Manager {
-    board: RedisBoard,
-    service: ServiceName,
-    generation: u64,
-}
-
-impl Manager {
-    fn new(redis: &TestRedis) -> Manager {
-        let clock = Arc::new(chassis::SystemClock::new());
-        let board = RedisBoard::connect(redis.url(), clock).expect("an address");
-        Manager { board, service: "torture".parse().expect("a name"), generation: 0 }
-    }
-
-    async fn publish_front(&self, max_in_flight: u32) {
-        let front = board::front("torture", max_in_flight);
-        until("the board takes it", || self.board.publish_front(&front)).await;
-    }
-
-    /// Publishes a table with these instances, some of them draining.
-    async fn publish(&mut self, ready: &[SocketAddr], draining: &[SocketAddr]) {
-        self.generation += 1;
-        let mut table = board::table("torture", self.generation, ready, MAX_IN_FLIGHT);
-        for address in draining {
-            let mut entry = board::entry("torture", *address, MAX_IN_FLIGHT);
-            entry.state = RouteState::Draining;
-            table.entries.push(entry);
-        }
-        let RouteTable { entries, .. } = &mut table;
-        entries.sort_by(|a, b| a.instance.cmp(&b.instance));
-        until("the board takes it", || self.board.publish_routes(&self.service, &table)).await;
-    }
-
-    /// Waits until the balancer uses the last table and has nothing in flight at `address`.
-    async fn drained(&self, address: Option<SocketAddr>) {
-        let gone = address.map(|a| board::instance("torture", a));
-        until("the last table is in use", || async {
-            let all = self.board.demand().await.map_err(|e| e.to_string())?;
-            let said = all.get(&self.service).and_then(|said| said.first());
-            let Some((_, demand, _)) = said else { return Err("no word yet".to_owned()) };
-            let newest = demand.routes_gen.generation.0 >= self.generation;
-            let left = gone.as_ref().and_then(|id| demand.in_flight.get(id)).copied().unwrap_or(0);
-            if newest && left == 0 { Ok(()) } else { Err(format!("{demand:?}")) }
-        })
-        .await;
-    }
-}
 
 async fn instances() -> VecDeque<Instance> {
     let mut all = VecDeque::new();
@@ -93,7 +43,7 @@ async fn front(redis: &TestRedis, save: Option<String>, listen: Option<SocketAdd
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_changes_fail_no_request() {
     let Some(redis) = TestRedis::own("ten_thousand_changes") else { return };
-    let mut manager = Manager::new(&redis);
+    let mut manager = Manager::new(redis.url(), "torture");
     let mut running = instances().await;
     manager.publish_front(MAX_IN_FLIGHT).await;
     manager.publish(&addresses(&running), &[]).await;
@@ -142,7 +92,7 @@ async fn ten_thousand_changes_fail_no_request() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn losing_redis_in_every_way_fails_no_request() {
     let Some(mut redis) = TestRedis::own("losing_redis") else { return };
-    let mut manager = Manager::new(&redis);
+    let mut manager = Manager::new(redis.url(), "torture");
     let running = instances().await;
     manager.publish_front(MAX_IN_FLIGHT).await;
     manager.publish(&addresses(&running), &[]).await;
@@ -180,7 +130,7 @@ async fn a_restart_without_board_and_managers_serves_from_the_last_view() {
     let Some(mut redis) = TestRedis::own("last_view") else { return };
     let folder = tempfile::tempdir().expect("a folder");
     let save = Some(folder.path().join("view.json").display().to_string());
-    let mut manager = Manager::new(&redis);
+    let mut manager = Manager::new(redis.url(), "torture");
     let running = instances().await;
     manager.publish_front(MAX_IN_FLIGHT).await;
     manager.publish(&addresses(&running), &[]).await;

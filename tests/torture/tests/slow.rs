@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use torture::client::Client;
-use torture::front::Front;
+use torture::front::{Front, Setup};
 use torture::honest::{Felt, Habits, Honest};
 use torture::instance::{Instance, next, ok};
 use torture::wait::until_within;
@@ -142,4 +142,30 @@ async fn a_thousand_idle_connections_are_let_go() {
         std::future::ready(if now <= before + 20 { Ok(()) } else { Err((before, now)) })
     })
     .await;
+}
+
+/// When connections are used up, idle ones give way, and what happened is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_limit_of_connections_holds_and_is_counted() {
+    const LIMIT: usize = 100;
+    let instance = instance().await;
+    let setup = Setup { to: vec![instance.address], connections: LIMIT, ..Setup::default() };
+    let front = Front::start(env!("CARGO_BIN_EXE_front"), &setup).await;
+    let mut idle = Vec::new();
+    for _ in 0..3 * LIMIT {
+        let mut client = Client::connect(front.address).await;
+        client.send("GET /idle HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let answer = client.answer(false).await.expect("readable").expect("an answer");
+        assert_eq!(answer.status(), 200);
+        idle.push(client);
+    }
+    let metrics = front.metrics().await;
+    let open = metrics.sum("tally_balancer_connections");
+    let evicted = "tally_balancer_connections_ended_total{reason=\"evicted\"}";
+    let evicted = metrics.0.get(evicted).copied().unwrap_or(0.0);
+    torture::note(&format!("{} of {LIMIT} connections open, {evicted} evicted", open));
+    assert!(open <= 100.0, "{open} connections");
+    assert!(evicted >= 190.0, "{evicted} evicted");
+    assert!((metrics.sum("tally_balancer_connections_limit") - 100.0).abs() < 0.5);
+    quiet_felt(&front).await.must_be_whole("at the limit");
 }

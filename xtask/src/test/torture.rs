@@ -14,9 +14,10 @@ use crate::score::Score;
 
 /// The suites of `tests/torture`; named one by one, so that dependencies are not built anew with
 /// other features.
-const SUITES: [&str; 6] = ["framing", "answers", "connections", "changes", "slow", "websocket"];
+const SUITES: [&str; 8] =
+    ["framing", "answers", "connections", "differential", "changes", "slow", "websocket", "soak"];
 /// Those that have a long form.
-const LONG: [&str; 2] = ["changes", "websocket"];
+const LONG: [&str; 4] = ["differential", "changes", "websocket", "soak"];
 /// Where the WebSocket suite is, for the tests: the interpreter and the folder, with a blank.
 const AUTOBAHN: &str = "TALLY_TEST_AUTOBAHN";
 /// The suite's last version; it is written for Python 2.7.

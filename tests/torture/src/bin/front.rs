@@ -1,5 +1,5 @@
 //! Tally's balancer alone, for the suites: `front [--listen A] [--to A]... [--redis URL] [--save P]
-//! [--max-in-flight N]`. Says its addresses in one line, and ends when its input does.
+//! [--max-in-flight N] [--connections N]`. Says its addresses in one line, and ends with its input.
 
 use anyhow::{Context, Result, bail};
 use balancer::{Balancer, Config, Deps};
@@ -17,12 +17,20 @@ struct Args {
     redis: Option<String>,
     save: Option<String>,
     max_in_flight: u32,
+    connections: usize,
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Args> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let many = board::MAX_IN_FLIGHT;
-    let mut parsed = Args { listen: any, to: vec![], redis: None, save: None, max_in_flight: many };
+    let mut parsed = Args {
+        listen: any,
+        to: vec![],
+        redis: None,
+        save: None,
+        max_in_flight: many,
+        connections: 0,
+    };
     while let Some(flag) = args.next() {
         let value = args.next().with_context(|| format!("{flag} needs a value"))?;
         match flag.as_str() {
@@ -30,6 +38,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args> {
             "--to" => parsed.to.push(value.parse()?),
             "--redis" => parsed.redis = Some(value),
             "--save" => parsed.save = Some(value),
+            "--connections" => parsed.connections = value.parse()?,
             "--max-in-flight" => parsed.max_in_flight = value.parse()?,
             other => bail!("there is no {other}"),
         }
@@ -54,6 +63,9 @@ async fn main() -> Result<()> {
     config.listen = vec![args.listen];
     config.admin = Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))));
     config.save = args.save.map(Into::into);
+    if args.connections > 0 {
+        config.limits.connections = args.connections;
+    }
     config.workers = 2;
     config.grace = Duration::from_secs(5);
     let balancer = Balancer::bind(config, Deps { board, clock, manager: None }).await?;
