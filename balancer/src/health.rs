@@ -1,8 +1,96 @@
-//! Health checks.
+//! Health checks: every instance, however it was discovered, is asked by this balancer whether it is
+//! there for it.
+
+use crate::control::SharedWorld;
+use crate::view::Instance;
+use crate::{Shared, ask};
+use chassis::Shutdown;
+use domain::{Health, Mono, ServiceName};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::MissedTickBehavior;
+
+/// How often it is looked who is due.
+const TICK: Duration = Duration::from_millis(25);
+/// Checks under way at most: a thousand instances that time out must not take all descriptors.
+pub const CHECKS_AT_ONCE: usize = 128;
+/// No instance is checked more often, whatever was declared.
+pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// A check has at least so long.
+const TIMEOUT_MIN: Duration = Duration::from_millis(10);
+/// Intervals are drawn from this far to either side, so that balancers do not come all at once.
+pub const JITTER: f64 = 0.1;
 
 /// What is known of an instance by checks.
 #[derive(Debug, Default)]
 pub struct Check {
     /// It failed as many in a row as were declared.
     pub unwell: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// When the next one is due; `None` before the first was planned.
+    pub due: Option<Mono>,
+    /// Requests it had answered at the last one.
+    pub answered: u64,
+    /// One is under way.
+    pub under_way: bool,
+}
+
+/// A check to be made.
+pub struct Due {
+    /// The instance's service.
+    pub service: ServiceName,
+    /// Whom to ask.
+    pub instance: Arc<Instance>,
+    /// How.
+    pub health: Health,
+}
+
+/// How it went.
+pub struct Checked {
+    /// The instance's service.
+    pub service: ServiceName,
+    /// Who was asked.
+    pub instance: Arc<Instance>,
+    /// Whether it is well.
+    pub well: bool,
+}
+
+async fn check(due: Due) -> Checked {
+    let Due { service, instance, health } = due;
+    let outcome = ask_once(&instance, &health).await;
+    if let Err(error) = &outcome {
+        tracing::debug!(instance = %instance.id, %error, "a health check failed");
+    }
+    Checked { service, well: outcome.unwrap_or(false), instance }
+}
+
+async fn ask_once(instance: &Instance, health: &Health) -> std::io::Result<bool> {
+    let limit = health.timeout.max(TIMEOUT_MIN);
+    let line = ask::connect(instance.address, limit).await?;
+    let Some(path) = &health.path else { return Ok(true) };
+    let heard = line.get(&instance.address.to_string(), path, false, limit).await?;
+    Ok((200..400).contains(&heard.status))
+}
+
+/// Checks until the shutdown starts.
+pub async fn watch(shared: Arc<Shared>, world: SharedWorld, shutdown: Shutdown) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            () = shutdown.started() => return,
+            _at = tick.tick() => {
+                let free = CHECKS_AT_ONCE.saturating_sub(under_way.len());
+                let due = world.lock().due_checks(free, shared.clock.monotonic());
+                under_way.extend(due.into_iter().map(check));
+            }
+            Some(checked) = under_way.next(), if !under_way.is_empty() => {
+                world.lock().checked(&checked, shared.clock.monotonic());
+            }
+        }
+    }
 }

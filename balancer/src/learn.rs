@@ -1,5 +1,6 @@
 //! What the control tasks know of the world, and how it becomes the snapshots that picks look at.
 
+mod checks;
 mod crew;
 mod member;
 

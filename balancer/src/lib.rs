@@ -6,6 +6,7 @@
 
 mod able;
 mod admin;
+mod ask;
 mod choose;
 mod conn;
 mod control;

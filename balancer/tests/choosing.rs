@@ -3,10 +3,13 @@
 
 mod support;
 
-use domain::{HashBy, HashRule, PolicyName, ServiceFront, Sticky};
+use domain::{HashBy, HashRule, Health, PolicyName, ServiceFront, Sticky};
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use support::{Answer, Backend, Running, front, ready, until};
+use support::{Answer, Backend, Running, front, ok, read_request, ready, until};
+use tokio::io::AsyncWriteExt;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -108,4 +111,79 @@ async fn every_policy_serves_and_leaves_nobody_out() {
         })
         .await;
     }
+}
+
+/// How many checks an instance fails before it is unwell, one every tenth of a second.
+fn checked(path: Option<&str>) -> Health {
+    Health {
+        path: path.map(str::to_owned),
+        interval: Duration::from_millis(100),
+        timeout: Duration::from_millis(500),
+        failures: 2,
+    }
+}
+
+/// Waits until none of ten requests goes to `backend`, or all of them are answered by both.
+async fn until_unused(running: &Running, backend: &Backend) {
+    until("the unwell one gets nothing", || async {
+        let before = backend.hits();
+        for _ in 0..10 {
+            assert_eq!(running.get("/").await.status(), 200);
+        }
+        backend.hits() == before
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_instance_that_fails_its_checks_gets_nothing_until_it_passes_one() {
+    let running = Running::start().await;
+    let well = Arc::new(AtomicBool::new(false));
+    let says = Arc::clone(&well);
+    let shy = Backend::raw(move |mut stream, hits| {
+        let says = Arc::clone(&says);
+        async move {
+            while let Some(request) = read_request(&mut stream).await {
+                let answer = if !request.starts_with("GET /up ") {
+                    hits.fetch_add(1, Relaxed);
+                    ok("shy")
+                } else if says.load(Relaxed) {
+                    ok("up")
+                } else {
+                    "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n".to_owned()
+                };
+                if stream.write_all(answer.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let steady = Backend::named("steady").await;
+    let front = ServiceFront { health: checked(Some("/up")), ..front("shop") };
+    running.publish(&front, &[shy.address, steady.address]).await;
+    until_unused(&running, &shy).await;
+    well.store(true, Relaxed);
+    until("it is used again", || async { running.get("/").await.body() == "shy" }).await;
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_listens_on_is_found_without_a_request() {
+    let running = Running::start().await;
+    let (gone, steady) = (Backend::named("gone").await, Backend::named("steady").await);
+    let front = ServiceFront { health: checked(None), ..front("shop") };
+    running.publish(&front, &[gone.address, steady.address]).await;
+    gone.kill().await;
+    until("it is unwell", || async {
+        running.metric("tally_balancer_instances{service=\"shop\",state=\"unwell\"}").await
+            == Some(1.0)
+    })
+    .await;
+    assert_eq!(running.get("/").await.body(), "steady");
+    steady.kill().await;
+    until("nobody is taken out when all are unwell", || async {
+        running.metric("tally_balancer_instances{service=\"shop\",state=\"standing\"}").await
+            == Some(2.0)
+    })
+    .await;
 }

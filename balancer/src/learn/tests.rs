@@ -8,11 +8,11 @@ use domain::{
 };
 use picker::Candidates;
 
-fn at(seconds: u64) -> Mono {
+pub(super) fn at(seconds: u64) -> Mono {
     Mono(Duration::from_secs(seconds))
 }
 
-fn route(n: usize) -> RouteEntry {
+pub(super) fn route(n: usize) -> RouteEntry {
     RouteEntry {
         instance: format!("shop-{n:010}").parse().unwrap(),
         address: format!("127.0.0.1:{}", 1000 + n).parse().unwrap(),
@@ -23,7 +23,7 @@ fn route(n: usize) -> RouteEntry {
     }
 }
 
-fn table(generation: u64, entries: Vec<RouteEntry>) -> RouteTable {
+pub(super) fn table(generation: u64, entries: Vec<RouteEntry>) -> RouteTable {
     let generation = RouteGen { epoch: Epoch(1), generation: Generation(generation) };
     RouteTable { generation, entries }
 }
@@ -41,15 +41,15 @@ fn reading(n: usize, load: f64, at_ms: i64, age: Duration) -> LoadReading {
     LoadReading { report, at: Timestamp(at_ms), age }
 }
 
-fn view(routes: Option<RouteTable>, loads: Vec<LoadReading>) -> ServiceView {
+pub(super) fn view(routes: Option<RouteTable>, loads: Vec<LoadReading>) -> ServiceView {
     ServiceView { front: Some(front("shop")), routes, loads }
 }
 
-fn name() -> ServiceName {
+pub(super) fn name() -> ServiceName {
     "shop".parse().unwrap()
 }
 
-fn snapshot(shared: &Shared) -> Arc<Snapshot> {
+pub(super) fn snapshot(shared: &Shared) -> Arc<Snapshot> {
     shared.table.load().services()[0].snapshot.load_full()
 }
 

@@ -128,7 +128,8 @@ pub fn front(name: &str) -> ServiceFront {
         probe: None,
         body_max: None,
         hold: Hold::default(),
-        health: Health::default(),
+        // Tests count what comes to their instances: checks come when a test asks for them.
+        health: Health { interval: Duration::from_secs(3600), ..Health::default() },
         agent: None,
         concurrency: None,
         max_in_flight: 100,
@@ -231,6 +232,23 @@ impl Running {
         let service: ServiceName = service.parse().unwrap();
         let all = self.board.inner.demand().await.unwrap();
         all.get(&service)?.iter().map(|(_, demand, _)| demand.clone()).next()
+    }
+
+    /// The value of the metric whose line begins so.
+    pub async fn metric(&self, line: &str) -> Option<f64> {
+        let text = self.ask_admin("/metrics").await.0;
+        let found = text.lines().find_map(|l| l.strip_prefix(line));
+        found.and_then(|rest| rest.trim().parse().ok())
+    }
+
+    /// Asks the admin listener.
+    pub async fn ask_admin(&self, path: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.admin).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        Answer(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     pub async fn get(&self, path: &str) -> Answer {
