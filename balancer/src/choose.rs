@@ -5,7 +5,8 @@ use crate::outcome::AtInstance;
 use crate::view::Snapshot;
 use crate::worker::{Local, Worker};
 use domain::{HashBy, HashRule, Mono, Sticky};
-use picker::{Ask, NoPick, hash};
+use picker::prequal::PROBES_PER_PICK;
+use picker::{Ask, NoPick, Picker, Probe, hash};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -109,11 +110,31 @@ impl Local {
             stay: wish.stay.and_then(|key| snapshot.place(key)),
             avoid: wish.avoid.and_then(|serial| place_of(snapshot, serial)),
         };
-        let index = self.picker.borrow_mut().pick(&ask, snapshot, &snapshot.field, now)?;
+        let mut picker = self.picker.borrow_mut();
+        if snapshot.field.probed {
+            self.take_probes(snapshot, worker, &mut picker);
+        }
+        let index = picker.pick(&ask, snapshot, &snapshot.field, now)?;
         if let Some(reported) = snapshot.entries[index].newest() {
             self.service.stats[worker.index].used_report(now.since(reported.at));
         }
         Ok(index)
+    }
+
+    /// Takes the answers to probes that came since the last pick, and wishes for more.
+    fn take_probes(&self, snapshot: &Snapshot, worker: &Worker, picker: &mut Picker) {
+        let desk = &self.service.desks[worker.index];
+        let (count, places) = desk.news(self.probes_seen.get());
+        for index in places {
+            let Some(entry) = snapshot.entries.get(index) else { continue };
+            if let Some((in_flight, latency, at)) = entry.instance.last_probe() {
+                let key = entry.instance.key;
+                let probe = Probe { key, index, in_flight, latency, at };
+                picker.probed(probe, &snapshot.field);
+            }
+        }
+        self.probes_seen.set(count);
+        desk.want(PROBES_PER_PICK);
     }
 
     /// Picks an instance for one more request that arrived then, and counts it in there.

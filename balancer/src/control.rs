@@ -1,7 +1,7 @@
 //! The control tasks: they read the board, judge, tell demand, wake services and save the view.
 
 use crate::learn::World;
-use crate::{Config, Deps, Shared, demand, health, others, save, terms};
+use crate::{Config, Deps, Shared, demand, health, others, probe, save, terms};
 use chassis::{Readiness, Shutdown};
 use domain::{Change, LoadReading, ServiceName};
 use scoreboard::Board;
@@ -78,6 +78,7 @@ pub fn start(
         control.clone(),
     ));
     control.spawn(health::watch(Arc::clone(shared), world.clone(), control.clone()));
+    control.spawn(probe::watch(Arc::clone(shared), control.clone()));
     control.spawn(judge(Arc::clone(shared), world, control.clone()));
     control.spawn(demand::tell(Arc::clone(&deps.board), Arc::clone(shared), control.clone()));
     if let Some(manager) = deps.manager.clone() {

@@ -28,6 +28,10 @@ struct Seen {
     heard: AtomicU64,
     heard_at: AtomicU64,
     heard_own: AtomicU32,
+    /// The last answer to a probe: requests in flight in the high half, latency in the low one, as
+    /// single-precision bits.
+    probed: AtomicU64,
+    probed_at: AtomicU64,
     /// Averages of latency by requests in flight, single-precision seconds; 0: none yet.
     latencies: [AtomicU32; LATENCIES],
 }
@@ -143,6 +147,24 @@ impl Instance {
         let at = self.seen.heard_at.load(Relaxed);
         let own = self.seen.heard_own.load(Relaxed);
         (at > 0).then(|| (self.seen.heard.load(Relaxed), mono(at), own))
+    }
+
+    /// Notes its answer to a probe.
+    pub fn probed(&self, in_flight: u32, latency: f64, now: Mono) {
+        let packed = (u64::from(in_flight) << 32) | u64::from(narrow(latency));
+        self.seen.probed.store(packed, Relaxed);
+        self.seen.probed_at.store(micros(now).max(1), Relaxed);
+    }
+
+    /// Its last answer to a probe: requests in flight, latency in seconds, when.
+    #[must_use]
+    pub fn last_probe(&self) -> Option<(u32, f64, Mono)> {
+        let at = self.seen.probed_at.load(Relaxed);
+        let packed = self.seen.probed.load(Relaxed);
+        let in_flight = u32::try_from(packed >> 32).unwrap_or(u32::MAX);
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is wanted")]
+        let latency = widen(packed as u32);
+        (at > 0).then_some((in_flight, latency, mono(at)))
     }
 
     /// How long its answers take with about so many requests there, in seconds.

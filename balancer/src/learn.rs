@@ -9,8 +9,8 @@ use crate::view::{Entry, Service, Snapshot};
 use crate::{Shared, wait};
 use crew::Told;
 use domain::{
-    InstanceId, LoadReading, Mono, RouteState, RouteTable, ServiceFront, ServiceName, Terms,
-    Timestamp,
+    InstanceId, LoadReading, Mono, PolicyName, RouteState, RouteTable, ServiceFront, ServiceName,
+    Terms, Timestamp,
 };
 use member::Member;
 use picker::{Crowd, Field, Rng, capacity, crowd, outlier};
@@ -241,7 +241,7 @@ impl World {
             concurrency: front.concurrency,
             slow_start: front.slow_start,
             balance: front.hash.balance.ratio(),
-            probed: front.probe.is_some(),
+            probed: front.probe.is_some() && front.policy == PolicyName::Prequal,
             ..Field::default()
         };
         let mut snapshot = Snapshot {

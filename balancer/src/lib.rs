@@ -26,6 +26,7 @@ mod orca;
 mod others;
 mod outcome;
 mod pool;
+mod probe;
 mod refuse;
 mod report_out;
 mod route;

@@ -5,6 +5,7 @@ pub use crate::instance::Instance;
 use crate::instance::{micros, mono};
 use crate::nat::Kernel;
 use crate::orca;
+use crate::probe::Desks;
 use crate::report_out::Said;
 use crate::stats::Stats;
 use crate::tcp::Counts;
@@ -179,6 +180,8 @@ pub struct Service {
     pub kernel: Kernel,
     /// How good the feedback is.
     pub feedback: Feedback,
+    /// Workers' wishes for probes.
+    pub desks: Desks,
     /// Tunnels and connections to its own port open now.
     pub tunnels: AtomicU32,
     /// When the last request came, microseconds of this process; 0: never.
@@ -206,6 +209,7 @@ impl Service {
             links: (0..workers).map(|_| CachePadded::default()).collect(),
             kernel: Kernel::default(),
             feedback: Feedback::default(),
+            desks: (0..workers).map(|_| CachePadded::default()).collect(),
             tunnels: AtomicU32::new(0),
             last_request: AtomicU64::new(0),
             wait_told: AtomicBool::new(false),

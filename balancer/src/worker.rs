@@ -33,6 +33,8 @@ pub struct Local {
     pub budget: RefCell<Budget>,
     /// Its idle connections.
     pub pool: RefCell<Pool>,
+    /// Answers to probes taken so far.
+    pub probes_seen: Cell<u32>,
 }
 
 /// One worker. Lives on its thread.
@@ -103,6 +105,7 @@ impl Worker {
             )),
             budget: RefCell::new(Budget::new(workers, self.now())),
             pool: RefCell::default(),
+            probes_seen: Cell::new(0),
         });
         *place = Some(Rc::clone(&local));
         local

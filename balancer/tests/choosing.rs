@@ -3,10 +3,10 @@
 
 mod support;
 
-use domain::{HashBy, HashRule, Health, PolicyName, ServiceFront, Sticky};
+use domain::{HashBy, HashRule, Health, PolicyName, Probe, ServiceFront, Sticky};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use support::{Answer, Backend, Running, front, ok, read_request, ready, until};
 use tokio::io::AsyncWriteExt;
@@ -186,4 +186,41 @@ async fn a_port_that_nobody_listens_on_is_found_without_a_request() {
             == Some(2.0)
     })
     .await;
+}
+
+#[tokio::test]
+async fn probes_find_the_instance_that_is_quick_and_not_busy() {
+    let running = Running::start().await;
+    let probes = Arc::new(AtomicUsize::new(0));
+    let mut backends = Vec::new();
+    for (name, says) in [
+        ("slow", "named_metrics.rif=1,named_metrics.latency=0.5"),
+        ("quick", "named_metrics.rif=0,named_metrics.latency=0.01"),
+        ("slower", "named_metrics.rif=1,named_metrics.latency=0.9"),
+    ] {
+        let probes = Arc::clone(&probes);
+        backends.push(
+            Backend::answering(move |request| {
+                if !request.starts_with("GET /probe ") {
+                    return ok(name);
+                }
+                probes.fetch_add(1, Relaxed);
+                let head = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nendpoint-load-metrics: TEXT ";
+                format!("{head}cpu_utilization=0.1,{says}\r\n\r\n")
+            })
+            .await,
+        );
+    }
+    let probe = Some(Probe { path: "/probe".to_owned() });
+    let front = ServiceFront { policy: PolicyName::Prequal, probe, ..front("shop") };
+    publish(&running, &front, &backends).await;
+    until("most go to the quick one", || async {
+        let mut quick = 0;
+        for _ in 0..40 {
+            quick += usize::from(running.get("/").await.body() == "quick");
+        }
+        quick >= 30
+    })
+    .await;
+    assert!(probes.load(Relaxed) > 40, "about three a request: {}", probes.load(Relaxed));
 }

@@ -11,11 +11,14 @@ use std::time::Duration;
 
 /// Answers kept at most.
 pub const POOL_MAX: usize = 16;
+/// Of so few instances all answers are kept: half of them would leave no choice.
+const FEW: usize = 4;
 /// Probes for each request.
 pub const PROBES_PER_PICK: u32 = 3;
 /// An older answer says nothing of now.
 pub const AGE_MAX: Duration = Duration::from_secs(1);
-/// Among recent answers, the share of requests in flight from which an instance is hot.
+/// Share of recent answers above which an instance's requests in flight make it hot. Above, not at:
+/// where all are equally busy, as at low load, latency decides.
 pub const HOT_SHARE: f64 = 0.84;
 /// Answers taken out for each request, besides those used up, so that the pool stays fresh.
 const REMOVED_PER_PICK: f64 = 1.0;
@@ -138,7 +141,7 @@ impl Pool {
             let view = candidates.view(index);
             let good = view.weight * crate::score::ramp(&view, field, now);
             let good = (good * view.outcomes.success(now)).max(f64::MIN_POSITIVE);
-            let hot = kept.probe.in_flight >= hot_from && hot_from > 0;
+            let hot = kept.probe.in_flight > hot_from;
             // Failing and cold instances must look neither quick nor idle.
             let latency = kept.probe.latency / good;
             let busy = (f64::from(kept.probe.in_flight) + 1.0) / good;
@@ -188,9 +191,10 @@ impl Pool {
     }
 }
 
-/// Answers kept of so many instances: the pool is a sample, not the whole.
+/// Answers kept of so many instances: the pool is a sample, not the whole, unless they are few.
 fn places(standing: u32) -> usize {
-    usize::try_from(standing / 2).unwrap_or(POOL_MAX).clamp(1, POOL_MAX)
+    let standing = usize::try_from(standing).unwrap_or(usize::MAX);
+    (standing / 2).clamp(standing.clamp(1, FEW), POOL_MAX)
 }
 
 /// How often an answer may be used, its fraction by chance:
@@ -269,7 +273,7 @@ mod tests {
         let mut rng = Rng::new(5);
         let mean = (0..10_000).map(|_| uses(100, &mut rng)).sum::<u32>();
         assert!((13_000..13_400).contains(&mean), "{mean}");
-        assert_eq!((uses(1, &mut rng), uses(2, &mut rng), uses(8, &mut rng)), (16, 4, 4));
+        assert_eq!((uses(1, &mut rng), uses(2, &mut rng), uses(8, &mut rng)), (16, 16, 4));
     }
 
     #[test]
