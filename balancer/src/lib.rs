@@ -52,7 +52,7 @@ use chassis::{Client, Listen, Listener, Nudge, Readiness, Shutdown};
 use domain::{BalancerId, Clock, ServiceName};
 use scoreboard::Board;
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -65,6 +65,8 @@ pub struct Config {
     pub id: BalancerId,
     /// Where clients come; port 0 picks a free one.
     pub listen: Vec<SocketAddr>,
+    /// Hosts on which services' own ports are opened, besides those of `listen`.
+    pub hosts: Vec<IpAddr>,
     /// Where `/livez`, `/readyz` and `/metrics` answer; `None`: nowhere.
     pub admin: Option<Listen>,
     /// Worker threads; 0: one per processor, at most [`WORKERS_MAX`].
@@ -89,6 +91,7 @@ impl Config {
         Config {
             id,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            hosts: Vec::new(),
             admin: Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 7404)))),
             workers: 0,
             save: None,
@@ -262,7 +265,9 @@ impl Balancer {
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let Balancer { config, deps, shared, sockets, admin } = self;
         let control = shutdown.branch();
-        let addresses = own_addresses(&sockets);
+        let mut addresses = own_addresses(&sockets);
+        // Port 0 is no service's: only the host counts.
+        addresses.extend(config.hosts.iter().map(|host| SocketAddr::new(*host, 0)));
         control.spawn(tcp::keep(addresses.clone(), Arc::clone(&shared), control.clone()));
         control.spawn(nat::keep(addresses, Arc::clone(&shared), control.clone()));
         let board = Arc::clone(&deps.board);

@@ -2,6 +2,7 @@
 
 use crate::client::GlobalArgs;
 use crate::commands::OperatorCommand;
+use crate::proxy::ProxyArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ use std::path::PathBuf;
         keeps the cheapest nodes that hold them, within a monthly cap.\n\n\
         First steps:\n  \
           tally demo                     see the whole loop on this host in a minute\n  \
+          tally proxy --from 8080 --to HOST:PORT --to HOST:PORT   balance what runs already\n  \
           tally up                       run every part in this process\n  \
           tally apply -f service.yaml    declare a service\n  \
           curl -H 'Host: NAME' http://127.0.0.1:8080/   use it",
@@ -41,6 +43,8 @@ pub enum Command {
     Up(UpArgs),
     /// Drain and stop all instances and nodes of a data directory.
     Down(DataArgs),
+    /// A feedback balancer between addresses, without a file and without a manager.
+    Proxy(Box<ProxyArgs>),
     /// The front door alone. Needs --redis.
     Balancer(RoleArgs),
     /// The receiver of load reports alone. Needs --redis.

@@ -9,6 +9,7 @@ mod down;
 mod host;
 mod node;
 mod processes;
+mod proxy;
 mod roles;
 mod run;
 mod settings;

@@ -7,7 +7,7 @@ use crate::client::GlobalArgs;
 use crate::commands::{self, OperatorCommand};
 use crate::settings::Settings;
 use crate::up::Pace;
-use crate::{demo, down, node, processes, up};
+use crate::{demo, down, node, processes, proxy, up};
 use chassis::config::ConfigError;
 use chassis::telemetry::{self, LogFormat};
 use chassis::{Listen, Shutdown};
@@ -48,6 +48,10 @@ async fn dispatch(cli: Cli) -> ExitCode {
         }
         Command::Up(args) => Box::pin(up_command(args, &global)).await,
         Command::Down(args) => Box::pin(down_command(args)).await,
+        Command::Proxy(args) => {
+            log("info,balancer=warn");
+            Box::pin(proxy::run(*args)).await.map(|()| ExitCode::SUCCESS)
+        }
         Command::Balancer(args) => role(processes::Role::Balancer, args, &global).await,
         Command::LoadReceiver(args) => role(processes::Role::LoadReceiver, args, &global).await,
         Command::ContainerManager(args) => {
