@@ -18,8 +18,9 @@ use crate::score::Score;
 const DEADLINE: Duration = Duration::from_secs(300);
 /// The shell says this before each block, followed by the block's number.
 const MARK: &str = "@@ README block ";
-/// The addresses a `tally up` without flags binds (see the contract); taken, nothing can be tried.
-const PORTS: [u16; 4] = [7400, 7402, 7404, 8080];
+/// The addresses a `tally up` without flags binds (see the contract), and those of the proxy's block;
+/// taken, nothing can be tried.
+const PORTS: [u16; 7] = [7400, 7402, 7404, 8080, 8081, 9001, 9002];
 
 /// A fenced block the README marks for us.
 #[derive(Debug, PartialEq, Eq)]
