@@ -4,7 +4,7 @@
 use crate::stats::Sum;
 use crate::view::Service;
 use arc_swap::ArcSwapOption;
-use domain::Mono;
+use domain::{LoadPolicy, Mono};
 use scoreboard::board::LOAD_TTL;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +105,7 @@ fn total(service: &Service, rates: Rates, now: Mono) -> Total {
             weight: entry.weight,
             load: reported.map(|r| r.load),
             in_flight: reported.and_then(|r| r.in_flight).unwrap_or(0).max(own),
-            concurrency: snapshot.field.concurrency.unwrap_or(entry.max_in_flight),
+            concurrency: snapshot.field.concurrency.unwrap_or(LoadPolicy::CONCURRENCY_DEFAULT),
             max_in_flight: entry.max_in_flight,
         });
     }

@@ -1,6 +1,6 @@
 //! A service's load as a whole, summed up from the board; asked of it at most ten times a second.
 
-use domain::{Clock, InstanceId, Mono, RouteState, ServiceName, Terms};
+use domain::{Clock, InstanceId, LoadPolicy, Mono, RouteState, ServiceName, Terms};
 use scoreboard::{Board, BoardError, ServiceView};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -127,7 +127,7 @@ fn sum(service: &ServiceName, view: &ServiceView, everywhere: &Everywhere) -> To
             weight,
             load: report.map(|r| r.load.ratio()),
             in_flight: report.and_then(|r| r.in_flight).or(seen).unwrap_or(0),
-            concurrency: front.concurrency.unwrap_or(bound),
+            concurrency: front.concurrency.unwrap_or(LoadPolicy::CONCURRENCY_DEFAULT),
             max_in_flight: bound,
         });
     }
