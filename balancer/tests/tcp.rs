@@ -90,11 +90,11 @@ async fn bytes_pass_both_ways_and_a_half_closed_side_still_hears() {
     let backend = echo("hello ").await;
     running.publish(&front, &[backend.address]).await;
     assert_eq!(ask(address, b"world").await.unwrap(), b"hello world");
-    let line = "tally_balancer_received_bytes_total{service=\"db\"}";
+    let line = "tally_balancer_port_received_bytes_total{service=\"db\"}";
     shows(&running, line, 5).await;
-    let line = "tally_balancer_sent_bytes_total{service=\"db\"}";
+    let line = "tally_balancer_port_sent_bytes_total{service=\"db\"}";
     shows(&running, line, 11).await;
-    let line = "tally_balancer_connections_total{service=\"db\"}";
+    let line = "tally_balancer_port_connections_total{service=\"db\"}";
     shows(&running, line, 1).await;
     until("nothing is open", || async {
         running.demand("db").await.is_some_and(|d| d.open_connections == 0)
@@ -195,7 +195,7 @@ async fn waiting_ends_at_its_bounds_and_the_client_is_told() {
     assert!(first.read(&mut byte).await.is_err());
     for reason in ["queue", "deadline"] {
         let line = format!(
-            "tally_balancer_refused_connections_total{{service=\"full\",reason=\"{reason}\"}}"
+            "tally_balancer_port_refused_connections_total{{service=\"full\",reason=\"{reason}\"}}"
         );
         shows(&running, &line, 1).await;
     }
@@ -227,7 +227,7 @@ async fn an_instance_that_does_not_accept_costs_nobody_a_connection() {
         assert_eq!(ask(address, b"").await.unwrap(), b"alive");
     }
     assert!(
-        metric(&running, "tally_balancer_connect_failures_total{service=\"half\"}").await > Some(0)
+        metric(&running, "tally_balancer_port_connect_failures_total{service=\"half\"}").await > Some(0)
     );
 }
 

@@ -25,20 +25,20 @@ type Value = fn(&Counts) -> u64;
 
 /// Name, help, value of what is counted per service.
 const COUNTERS: [(&str, &str, Value); 6] = [
-    ("tally_balancer_connections", "Connections passed on to an instance", |c| {
+    ("tally_balancer_port_connections", "Connections passed on to an instance", |c| {
         c.joined.load(Relaxed)
     }),
-    ("tally_balancer_idle_connections", "Connections ended because nothing moved", |c| {
+    ("tally_balancer_port_idle_connections", "Connections ended because nothing moved", |c| {
         c.idle.load(Relaxed)
     }),
-    ("tally_balancer_broken_connections", "Connections that one side broke off", |c| {
+    ("tally_balancer_port_broken_connections", "Connections that one side broke off", |c| {
         c.broken.load(Relaxed)
     }),
-    ("tally_balancer_connect_failures", "Instances that did not accept", |c| {
+    ("tally_balancer_port_connect_failures", "Instances that did not accept", |c| {
         c.connect_failures.load(Relaxed)
     }),
-    ("tally_balancer_received_bytes", "Bytes from clients", |c| c.received.load(Relaxed)),
-    ("tally_balancer_sent_bytes", "Bytes to clients", |c| c.sent.load(Relaxed)),
+    ("tally_balancer_port_received_bytes", "Bytes from clients", |c| c.received.load(Relaxed)),
+    ("tally_balancer_port_sent_bytes", "Bytes to clients", |c| c.sent.load(Relaxed)),
 ];
 
 fn sum(service: &Service, value: impl Fn(&Counts) -> u64) -> u64 {
@@ -57,7 +57,7 @@ impl Collector for Scrape {
                 ConstCounter::new(sum(service, value)).encode(family)?;
             }
         }
-        let name = "tally_balancer_refused_connections";
+        let name = "tally_balancer_port_refused_connections";
         let help = "Connections turned away, by why";
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for service in &services {
@@ -68,7 +68,7 @@ impl Collector for Scrape {
                 ConstCounter::new(sum(service, |c| c.refused_for(why))).encode(family)?;
             }
         }
-        let name = "tally_balancer_open_connections";
+        let name = "tally_balancer_port_open_connections";
         let help = "Connections of a service port open in user space";
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for service in &services {

@@ -25,6 +25,7 @@ const USAGE: &str = "bench-balancer LISTEN THREADS UPSTREAM...
   --receiver ADDRESS   takes reports of real instances there instead, datagrams and HTTP:
                        service `bench`, instances bench-0000000000, bench-0000000001, ...
   --redis URL          the board is there, shared with other balancers (in memory otherwise)
+  --no-splice          mode tcp copies bulk instead of passing it through pipes
   --follow             another process publishes routes and takes reports in
   --balancers N        so many more balancers are claimed to be alive (0)
   --concurrency N      requests that an instance says it takes at load 1.0
@@ -50,6 +51,7 @@ struct Plan {
     receiver: Option<SocketAddr>,
     redis: Option<String>,
     follow: bool,
+    splice: bool,
     balancers: usize,
     concurrency: Option<u32>,
     slow_start: Duration,
@@ -60,7 +62,7 @@ struct Plan {
 
 impl Plan {
     fn read() -> Result<Plan> {
-        let mut args = Args::of_process(USAGE, &["follow"])?;
+        let mut args = Args::of_process(USAGE, &["follow", "no-splice"])?;
         let bare = args.bare();
         let mut bare = bare.iter();
         let mut next = |what: &str| bare.next().with_context(|| format!("{what}\n{USAGE}"));
@@ -77,6 +79,7 @@ impl Plan {
             receiver: args.option("receiver")?,
             redis: args.option("redis")?,
             follow: args.switch("follow"),
+            splice: !args.switch("no-splice"),
             balancers: args.or("balancers", 0)?,
             concurrency: args.option("concurrency")?,
             slow_start: Duration::from_secs_f64(args.or("slow-start", 0.0)?),
@@ -102,10 +105,11 @@ async fn main() -> Result<()> {
     let admin = plan.admin.map(Listen::Tcp);
     config.listen = match plan.mode {
         RouteMode::Http => vec![plan.listen],
-        RouteMode::Tcp | RouteMode::Nat => vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        RouteMode::Tcp | RouteMode::Nat => vec![SocketAddr::new(plan.listen.ip(), 0)],
     };
     config.admin = admin;
     config.workers = plan.threads;
+    config.limits.port_splice = plan.splice;
     if !plan.follow {
         board.publish_front(&front(&plan)?).await?;
         let mut routes = Routes::new(Arc::clone(&board));
