@@ -4,6 +4,7 @@
 mod abilities;
 mod address;
 mod book;
+mod ledger;
 mod link;
 mod listen;
 mod nodes;

@@ -59,6 +59,13 @@ pub(super) struct Link {
 /// A connection in hand, and which one it is.
 pub(super) struct Live(pub(super) MultiplexedConnection, u64);
 
+impl Live {
+    /// Which connection it is.
+    pub(super) fn number(&self) -> u64 {
+        self.1
+    }
+}
+
 pub(super) fn backoff(failures: u32) -> Duration {
     BACKOFF_MIN.saturating_mul(1 << failures.min(10)).min(BACKOFF_MAX)
 }

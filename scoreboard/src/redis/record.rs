@@ -2,7 +2,9 @@
 //! commands; whoever meets another writer looks first; where that does not do, a script does both.
 
 use super::book::{Book, Entry, Last, apart, mark, name, read_last, read_mark};
+use super::ledger::{HELD_MAX, Held, Ledger, Look, Looked, add_look, time};
 use super::link::{CALL_DEADLINE, Link, Live};
+use super::nodes::read;
 use super::scripts::{Scripts, call};
 use super::{Plain, lock, millis};
 use crate::board::{BoardError, LOAD_TTL, TOLD_MAX};
@@ -45,7 +47,7 @@ pub(super) struct Desk {
     clock: Arc<dyn Clock>,
     scripts: Arc<Scripts>,
     me: String,
-    books: Mutex<HashMap<ServiceName, Book>>,
+    ledger: Mutex<Ledger>,
 }
 
 /// What became of one try.
@@ -54,6 +56,17 @@ enum Tried {
     Written(usize),
     /// Somebody wrote meanwhile.
     Overtaken,
+    /// A report would be refused by what may be out of date.
+    Doubtful,
+}
+
+/// One service's new loads, and what its book says once they stand.
+struct Written {
+    service: ServiceName,
+    plain: bool,
+    at: Timestamp,
+    tidy: bool,
+    kept: Vec<(InstanceId, Option<Last>)>,
 }
 
 /// Whether the server is there and only did not like what was asked.
@@ -67,7 +80,7 @@ fn is_answer(error: &BoardError) -> bool {
 
 impl Desk {
     pub(super) fn new(link: Link, clock: Arc<dyn Clock>, scripts: Arc<Scripts>) -> Desk {
-        Desk { link, clock, scripts, me: name(), books: Mutex::default() }
+        Desk { link, clock, scripts, me: name(), ledger: Mutex::default() }
     }
 
     /// Writes what it can, and takes it out of `sheaves`; the rest is the script's. Answers how
@@ -76,15 +89,17 @@ impl Desk {
     /// # Errors
     /// When the server cannot be reached: nothing is known to be written.
     pub(super) async fn record(&self, sheaves: &mut Sheaves<'_>) -> Result<usize, BoardError> {
-        let mut books = self.books.lock().await;
+        let mut ledger = self.ledger.lock().await;
         let now = self.clock.monotonic();
-        books.retain(|_, book| book.tidied.is_none_or(|at| now.since(at) < keys::PLAIN_EXPIRY));
+        let lives = |book: &Book| book.tidied.is_none_or(|at| now.since(at) < keys::PLAIN_EXPIRY);
+        ledger.books.retain(|_, book| lives(book));
         let tries = async {
             let mut live = self.link.connection(DOING).await?;
             for _look in 0..LOOKS_MAX {
-                match self.once(&mut live, &mut books, sheaves).await? {
+                match self.once(&mut live, &mut ledger, sheaves).await? {
                     Tried::Written(new) => return Ok(new),
-                    Tried::Overtaken => {}
+                    Tried::Overtaken => ledger.shy_since = Some(now),
+                    Tried::Doubtful => {}
                 }
             }
             Ok(0)
@@ -93,11 +108,11 @@ impl Desk {
         match outcome {
             Err(why) if is_answer(&why) => {
                 // Something of another type stands there: the script clears it away.
-                books.clear();
+                ledger.forget();
                 Ok(0)
             }
             Err(why) => {
-                books.clear();
+                ledger.forget();
                 Err(why)
             }
             Ok(new) => Ok(new),
@@ -108,15 +123,20 @@ impl Desk {
     async fn once<'a>(
         &self,
         live: &mut Live,
-        books: &mut HashMap<ServiceName, Book>,
+        ledger: &mut Ledger,
         sheaves: &mut Sheaves<'a>,
     ) -> Result<Tried, BoardError> {
-        let (now, marks) = self.look(live, books, sheaves).await?;
+        let held = ledger.take_held(live, sheaves, self.clock.monotonic());
+        let from_memory = held.is_some();
+        let (now, marks) = match held {
+            Some(look) => look,
+            None => self.look(live, &ledger.books, sheaves).await?,
+        };
         let mut mine = BTreeMap::new();
         for ((service, sheaf), mark) in sheaves.iter_mut().zip(marks) {
             let Some(mark) = mark else { continue };
             let Some(at) = read_mark(&mark, sheaf.plain) else { continue };
-            let book = books.entry(service.clone()).or_default();
+            let book = ledger.books.entry(service.clone()).or_default();
             if book.mark != mark {
                 book.last.clear();
             }
@@ -124,45 +144,76 @@ impl Desk {
             sheaf.reports.sort_by(|a, b| a.instance.cmp(&b.instance));
             mine.insert(service.clone(), &*sheaf);
         }
-        self.learn(live, books, &mine).await?;
+        self.learn(live, &mut ledger.books, &mine).await?;
         let mut pipe = Pipeline::new();
         pipe.cmd("MULTI").ignore();
-        let (mut new, mut after) = (0, Vec::new());
+        let (mut new, mut all, mut after) = (0, 0, Vec::new());
         for (service, sheaf) in &mine {
-            let Some(book) = books.get(service) else { continue };
+            let Some(book) = ledger.books.get(service) else { continue };
             let (entries, count) = book.judge(&sheaf.reports, now);
-            new += count;
+            (new, all) = (new + count, all + sheaf.reports.len());
             if !entries.is_empty() {
                 let tidy = book.is_due(self.clock.monotonic());
-                let at = book.stamp(now);
-                self.write(&mut pipe, service, sheaf.plain, &entries, (now, at), tidy);
+                let (plain, at) = (sheaf.plain, book.stamp(now));
+                self.write(&mut pipe, service, plain, &entries, (now, at), tidy);
                 let kept = entries
                     .iter()
                     .map(|e| (e.report.instance.clone(), Some(Last { seq: e.seq, at })));
-                after.push((service.clone(), sheaf.plain, at, tidy, kept.collect::<Vec<_>>()));
+                let (service, kept) = (service.clone(), kept.collect());
+                after.push(Written { service, plain, at, tidy, kept });
             }
+        }
+        if from_memory && new < all {
+            return Ok(Tried::Doubtful);
         }
         let done: Vec<ServiceName> = mine.into_keys().collect();
-        if !after.is_empty() {
-            pipe.cmd("EXEC");
-            let (outcome,): (Value,) = self.link.query(live, &pipe, DOING).await?;
-            if outcome == Value::Nil {
-                return Ok(Tried::Overtaken);
-            }
+        if !after.is_empty() && !self.commit(live, ledger, pipe, after, now).await? {
+            return Ok(Tried::Overtaken);
+        }
+        done.iter().for_each(|service| drop(sheaves.remove(service)));
+        Ok(Tried::Written(new))
+    }
+
+    /// Ends the transaction, and looks for the next one at once; false if somebody else wrote.
+    async fn commit(
+        &self,
+        live: &mut Live,
+        ledger: &mut Ledger,
+        mut pipe: Pipeline,
+        after: Vec<Written>,
+        now: Timestamp,
+    ) -> Result<bool, BoardError> {
+        pipe.cmd("EXEC");
+        let hold = after.len() <= HELD_MAX && !ledger.is_shy(self.clock.monotonic());
+        if hold {
+            let keys: Vec<String> = after.iter().map(|w| keys::writer(&w.service)).collect();
+            add_look(&mut pipe, &keys);
+        }
+        let mut answers: Vec<Value> = self.link.query(live, &pipe, DOING).await?;
+        if answers.first() == Some(&Value::Nil) {
+            return Ok(false);
         }
         let written = self.clock.monotonic();
-        for (service, plain, at, tidy, kept) in after {
-            let book = books.entry(service).or_default();
-            book.mark = mark(&self.me, plain, at);
-            book.at = at;
+        let mut marks = BTreeMap::new();
+        for Written { service, plain, at, tidy, kept } in after {
+            let mark = mark(&self.me, plain, at);
+            marks.insert(service.clone(), mark.clone());
+            let book = ledger.books.entry(service).or_default();
+            (book.mark, book.at) = (mark, at);
             book.last.extend(kept);
             if tidy {
                 book.tidied = Some(written);
                 book.last.retain(|_, last| last.is_some_and(|last| !apart(last.at, now)));
             }
         }
-        done.iter().for_each(|service| drop(sheaves.remove(service)));
-        Ok(Tried::Written(new))
+        if hold {
+            let (now, stand): Looked = read(Value::Array(answers.split_off(1)), DOING)?;
+            if stand.iter().flatten().eq(marks.values()) {
+                let (connection, now) = (live.number(), time(now));
+                ledger.held = Some(Held { connection, marks, now, at: written });
+            }
+        }
+        Ok(true)
     }
 
     /// The server's time, and who wrote last; whoever writes from now on makes the write fail.
@@ -171,7 +222,7 @@ impl Desk {
         live: &mut Live,
         books: &HashMap<ServiceName, Book>,
         sheaves: &Sheaves<'_>,
-    ) -> Result<(Timestamp, Vec<Option<String>>), BoardError> {
+    ) -> Result<Look, BoardError> {
         let now = self.clock.monotonic();
         let mut pipe = Pipeline::new();
         pipe.cmd("UNWATCH").ignore();
@@ -184,10 +235,9 @@ impl Desk {
             }
         }
         let keys: Vec<String> = sheaves.keys().map(keys::writer).collect();
-        pipe.cmd("TIME").cmd("WATCH").arg(&keys).ignore().cmd("MGET").arg(&keys);
-        let ((secs, micros), marks): ((i64, i64), Vec<Option<String>>) =
-            self.link.query(live, &pipe, DOING).await?;
-        Ok((Timestamp(secs * 1000 + micros / 1000), marks))
+        add_look(&mut pipe, &keys);
+        let (now, marks): Looked = self.link.query(live, &pipe, DOING).await?;
+        Ok((time(now), marks))
     }
 
     /// Reads what stands at instances nothing is known of.

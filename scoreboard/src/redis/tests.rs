@@ -192,6 +192,27 @@ async fn a_replay_through_another_writer_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_lone_writer_needs_the_script_once() {
+    let Some(redis) = TestRedis::own("a_lone_writer_needs_the_script_once") else { return };
+    let (board, mut raw) = (board(&redis), raw(&redis).await);
+    board.publish_front(&front("shop")).await.unwrap();
+    for seq in 1..=20 {
+        let reports: Vec<_> = (0..3).map(|n| report(&instance("shop", n), 1, Some(seq))).collect();
+        assert_eq!(board.record(&reports).await.unwrap(), 3);
+    }
+    let stats: String =
+        ::redis::cmd("INFO").arg("commandstats").query_async(&mut raw).await.unwrap();
+    let calls = |name: &str| {
+        let start = format!("cmdstat_{name}:calls=");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&start));
+        line.and_then(|rest| rest.split(',').next()?.parse::<u32>().ok()).unwrap_or(0)
+    };
+    assert_eq!(calls("exec"), 19, "{stats}");
+    // Once each: whether the service has a balancer, and what the script wrote of the instances.
+    assert!(calls("hmget") < 5 && calls("unwatch") < 5, "{stats}");
+}
+
+#[tokio::test]
 async fn writers_at_once_leave_the_newest() {
     const EACH: u64 = 200;
     let Some(redis) = TestRedis::own("writers_at_once_leave_the_newest") else { return };
