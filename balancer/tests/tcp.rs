@@ -227,7 +227,8 @@ async fn an_instance_that_does_not_accept_costs_nobody_a_connection() {
         assert_eq!(ask(address, b"").await.unwrap(), b"alive");
     }
     assert!(
-        metric(&running, "tally_balancer_port_connect_failures_total{service=\"half\"}").await > Some(0)
+        metric(&running, "tally_balancer_port_connect_failures_total{service=\"half\"}").await
+            > Some(0)
     );
 }
 

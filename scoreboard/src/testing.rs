@@ -137,6 +137,27 @@ pub fn routes(name: &str, generation: &str, count: u32) -> RouteTable {
     RouteTable { generation, entries: (0..count).map(entry).collect() }
 }
 
+/// A port for a server of a test: below those that the system gives to clients, so that none takes
+/// it between the look and the server's start, and another one for each server of this process.
+///
+/// # Panics
+/// When all are taken.
+#[must_use]
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 10_000;
+    const COUNT: u32 = 9_000;
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    for _ in 0..COUNT {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let start = u64::from(std::process::id()).wrapping_mul(97);
+        let offset = u16::try_from((start + next) % u64::from(COUNT)).expect("a small number");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, FIRST + offset)).is_ok() {
+            return FIRST + offset;
+        }
+    }
+    panic!("no port is free");
+}
+
 /// A Redis server that a test starts, stops, loses and gets back; or the one that is given to it.
 pub struct TestRedis {
     url: String,
@@ -179,8 +200,7 @@ impl TestRedis {
     /// A place where a server will be.
     #[must_use]
     pub fn down() -> TestRedis {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
-        let port = free.local_addr().expect("a bound socket has an address").port();
+        let port = free_port();
         let dir = tempfile::tempdir().expect("there is room for an empty folder");
         TestRedis { url: format!("redis://127.0.0.1:{port}/0"), port, child: None, dir: Some(dir) }
     }

@@ -1,8 +1,7 @@
 //! Redis as operators run it: on a unix socket, behind Sentinels, as a Cluster; real servers, each
 //! of which a test may stop, resume and end.
 
-use super::PATIENCE;
-use std::net::{Ipv4Addr, TcpListener};
+use super::{PATIENCE, free_port};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -35,7 +34,9 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()?;
         let mut server = Server { port, child };
-        server.wait("it listens", |server| server.try_ask(&["PING"]).is_ok());
+        // Another program may have taken the port meanwhile.
+        let own = format!("process_id:{}\r", server.child.id());
+        server.wait("it listens", |server| server.text(&["INFO", "server"]).contains(&own));
         Ok(server)
     }
 
@@ -93,11 +94,6 @@ impl Server {
         drop(self.child.kill());
         drop(self.child.wait());
     }
-}
-
-fn free_port() -> u16 {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
-    free.local_addr().expect("a bound socket has an address").port()
 }
 
 const KEEP_NOTHING: [&str; 4] = ["--save", "", "--appendonly", "no"];
