@@ -13,7 +13,7 @@ use crate::settings::Settings;
 use anyhow::Context;
 use balancer::{Balancer, Deps};
 use chassis::{Identity, Listen, Metrics, Readiness, Shutdown, SystemClock};
-use domain::{Clock, RouteMode};
+use domain::{BalancerId, Clock, RouteMode};
 use routes::Published;
 use scoreboard::Board;
 use std::net::SocketAddr;
@@ -77,7 +77,7 @@ pub async fn run(args: ProxyArgs) -> anyhow::Result<()> {
         () = shutdown.started() => {}
     }
     if !shutdown.has_started() {
-        tell(&published, &args, from, &receiving, admin.as_ref(), &identity);
+        tell(&published, &args, from, &receiving, admin.as_ref(), &identity, &id);
     }
     serving.spawn(published.keep(wanted.targets, Arc::clone(&board), serving.clone()));
     let grace = async {
@@ -165,6 +165,7 @@ fn tell(
     loads: &Told,
     admin: Option<&Listen>,
     identity: &Identity,
+    id: &BalancerId,
 ) {
     let service = &args.name;
     let scheme = if published.mode() == RouteMode::Http { "http" } else { "tcp" };
@@ -205,7 +206,14 @@ fn tell(
         Some(admin) => eprintln!("  metrics    curl http://{admin}/metrics"),
         None => eprintln!("  metrics    with --admin 127.0.0.1:7404"),
     }
-    eprintln!("  stop       Ctrl-C: requests in hand are finished first");
+    if published.mode() == RouteMode::Nat {
+        eprintln!(
+            "  stop       Ctrl-C; the kernel passes connections on as before until the next start, \
+             or until `nft delete table inet tally-{id}`"
+        );
+    } else {
+        eprintln!("  stop       Ctrl-C: requests in hand are finished first");
+    }
 }
 
 /// An error of the command line.

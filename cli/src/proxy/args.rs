@@ -123,10 +123,8 @@ impl Checked {
     /// # Errors
     /// When `--admin` is no address.
     pub fn config(&self, args: &ProxyArgs, from: SocketAddr) -> anyhow::Result<Config> {
-        let host: String = crate::host::name().chars().take(40).collect();
-        // Beside others on one board each needs a name of its own; two may share a host and a port.
-        let id = format!("{host}-{}", &chassis::ids::secret()[..8]);
-        let mut config = Config::new(id.parse()?);
+        // The same after a restart: by it the kernel's table of mode nat is found again.
+        let mut config = Config::new(crate::roles::front::id("", from)?);
         config.admin = match &args.admin {
             None => None,
             Some(text) => {

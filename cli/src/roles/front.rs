@@ -40,7 +40,10 @@ pub async fn bind(common: &Common, data: &Data, manager: PeerUrl) -> anyhow::Res
 
 /// The configured name, or one made of the host's name and the port: the same after a restart, so
 /// that a balancer that comes back is not taken for a second one.
-fn id(wanted: &str, address: SocketAddr) -> anyhow::Result<BalancerId> {
+///
+/// # Errors
+/// When the configured name is none.
+pub fn id(wanted: &str, address: SocketAddr) -> anyhow::Result<BalancerId> {
     if !wanted.is_empty() {
         return wanted.parse().context("balancer.id");
     }
