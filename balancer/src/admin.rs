@@ -1,6 +1,7 @@
 //! `/livez`, `/readyz`, `/metrics`: the workers' counters, summed when asked for.
 
 mod choosing;
+mod picks;
 
 use crate::Shared;
 use crate::stats::{EDGES_MICROS, Sum};
@@ -25,7 +26,7 @@ pub fn start(listener: Listener, shared: &Arc<Shared>, readiness: &Readiness, co
         registry.register_collector(Box::new(crate::tcp::Scrape(Arc::clone(shared))));
         registry.register_collector(Box::new(Choosing(Arc::clone(shared))));
     });
-    let router = chassis::admin::router(metrics, readiness.clone());
+    let router = chassis::admin::router(metrics, readiness.clone()).merge(picks::router(shared));
     let ending = control.clone();
     control.spawn(async move {
         chassis::serve(listener, router, ServerLimits::default(), &ending).await;

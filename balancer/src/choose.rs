@@ -2,6 +2,7 @@
 //! the request is hashed by, by the cookie that ties a client to its instance.
 
 use crate::outcome::AtInstance;
+use crate::picks;
 use crate::view::Snapshot;
 use crate::worker::{Local, Worker};
 use domain::{HashBy, HashRule, Mono, Sticky};
@@ -115,6 +116,8 @@ impl Local {
             self.take_probes(snapshot, worker, &mut picker);
         }
         let index = picker.pick(&ask, snapshot, &snapshot.field, now)?;
+        let wall = || worker.shared.clock.now();
+        picks::explain(self, &picker, snapshot, index, (&wall, now));
         if let Some(reported) = snapshot.entries[index].newest() {
             self.service.stats[worker.index].used_report(now.since(reported.at));
         }

@@ -25,6 +25,7 @@ mod nat;
 mod orca;
 mod others;
 mod outcome;
+mod picks;
 mod pool;
 mod probe;
 mod refuse;

@@ -5,6 +5,7 @@ pub use crate::instance::Instance;
 use crate::instance::{micros, mono};
 use crate::nat::Kernel;
 use crate::orca;
+use crate::picks::Kept;
 use crate::probe::Desks;
 use crate::report_out::Said;
 use crate::stats::Stats;
@@ -180,6 +181,8 @@ pub struct Service {
     pub kernel: Kernel,
     /// How good the feedback is.
     pub feedback: Feedback,
+    /// The last explained picks.
+    pub picks: Kept,
     /// Workers' wishes for probes.
     pub desks: Desks,
     /// Tunnels and connections to its own port open now.
@@ -209,6 +212,7 @@ impl Service {
             links: (0..workers).map(|_| CachePadded::default()).collect(),
             kernel: Kernel::default(),
             feedback: Feedback::default(),
+            picks: Kept::default(),
             desks: (0..workers).map(|_| CachePadded::default()).collect(),
             tunnels: AtomicU32::new(0),
             last_request: AtomicU64::new(0),

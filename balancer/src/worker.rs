@@ -35,6 +35,8 @@ pub struct Local {
     pub pool: RefCell<Pool>,
     /// Answers to probes taken so far.
     pub probes_seen: Cell<u32>,
+    /// When a pick was last explained.
+    pub explained: Cell<Option<Mono>>,
 }
 
 /// One worker. Lives on its thread.
@@ -106,6 +108,7 @@ impl Worker {
             budget: RefCell::new(Budget::new(workers, self.now())),
             pool: RefCell::default(),
             probes_seen: Cell::new(0),
+            explained: Cell::new(None),
         });
         *place = Some(Rc::clone(&local));
         local

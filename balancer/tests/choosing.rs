@@ -3,13 +3,14 @@
 
 mod support;
 
-use domain::{HashBy, HashRule, Health, PolicyName, Probe, ServiceFront, Sticky};
+use domain::{HashBy, HashRule, Health, PolicyName, Probe, RouteState, ServiceFront, Sticky};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use support::{Answer, Backend, Running, front, ok, read_request, ready, until};
+use support::{Answer, Backend, Running, front, id, ok, read_request, ready, until};
 use tokio::io::AsyncWriteExt;
+use wire::picks::PicksView;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -223,4 +224,35 @@ async fn probes_find_the_instance_that_is_quick_and_not_busy() {
     })
     .await;
     assert!(probes.load(Relaxed) > 40, "about three a request: {}", probes.load(Relaxed));
+}
+
+#[tokio::test]
+async fn the_last_picks_are_explained() {
+    let running = Running::start().await;
+    let backends = backends().await;
+    publish(&running, &front("shop"), &backends).await;
+    let mut entries: Vec<_> = (0..4).map(|n| ready("shop", n, backends[n].address)).collect();
+    entries[2].state = RouteState::Draining;
+    running.publish_routes("shop", entries).await;
+    let read = async |query: &str| {
+        let answer = running.ask_admin(&format!("/v1/picks?{query}")).await;
+        (answer.status(), answer.body().to_owned())
+    };
+    let (status, text) = read("service=shop").await;
+    let none: PicksView = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, none.items.len(), none.field.standing), (200, 0, 3));
+    let body = running.get("/").await.body().to_owned();
+    let picks: PicksView = serde_json::from_str(&read("service=shop&limit=1").await.1).unwrap();
+    let pick = &picks.items[0];
+    let chosen = NAMES.iter().position(|name| *name == body).unwrap();
+    assert_eq!((pick.policy.as_str(), &pick.chosen), ("feedback", &id("shop", chosen)));
+    assert_eq!(pick.candidates.len(), 3);
+    let least = pick.candidates.iter().map(|c| c.cost).fold(f64::MAX, f64::min);
+    let won = pick.candidates.iter().find(|c| c.instance == pick.chosen).unwrap();
+    assert!(won.cost <= least && (won.success - 1.0).abs() < 1e-9);
+    let not: Vec<_> = pick.not_eligible.iter().map(|n| (&n.instance, n.why.as_str())).collect();
+    assert_eq!(not, [(&id("shop", 2), "draining")]);
+    let (status, text) = read("service=nobody").await;
+    assert!(status == 404 && text.contains("problem"), "{text}");
+    assert_eq!(read("limit=1").await.0 / 100, 4);
 }

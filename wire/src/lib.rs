@@ -14,6 +14,7 @@ pub mod node_file;
 pub mod operation;
 pub mod operator;
 pub mod orca;
+pub mod picks;
 pub mod placement;
 pub mod problem;
 pub mod quantity;

@@ -10,6 +10,7 @@ use crate::join::{InstanceMeasure, JoinAnswer, JoinRequest, NodeMeasure, StatsRe
 use crate::manifest::NeedsManifest;
 use crate::node_file::{CgroupPaths, NodeFile, NodeFileInstance};
 use crate::operation::{Logs, Operation, Operations, Verb};
+use crate::picks::{CandidateView, FieldView, NotEligibleView, PickView, PicksView};
 use crate::placement::{
     AdmissionAnswer, AdmissionRequest, Granted, PlacementAnswer, PlacementRequest, WaitingStart,
     WantedStart, WantedStops, Why,
@@ -44,6 +45,7 @@ pub fn write(book: &mut Book) {
     executor(book);
     operations(book);
     joining(book);
+    picks(book);
     placements(book);
     let problem = Problem::new(Kind::Invalid, "/load/up: must be above /load/down")
         .with_error("/load/up", "must be above /load/down");
@@ -251,6 +253,47 @@ fn joining(book: &mut Book) {
     }];
     let stats = StatsReport { wire: WIRE_VERSION, node: node(), seq: 9, measure, instances };
     book.page("stats", &stats);
+}
+
+fn picks(book: &mut Book) {
+    let candidate = CandidateView {
+        instance: instance(),
+        policy_cost: 6.75,
+        in_flight: 2,
+        load: Some(0.5),
+        reported_in_flight: Some(4),
+        report_age_seconds: Some(0.25),
+        report_say: 0.875,
+        estimate: 3.5,
+        load_factor: 1.0,
+        weight: 1.25,
+        ramp: 0.625,
+        success: 0.9375,
+        cost: 6.75,
+    };
+    let view = PicksView {
+        service: service(),
+        field: FieldView {
+            balancers: 3,
+            published: 2,
+            others_in_flight: 17,
+            concurrency: Some(10),
+            median_load: 0.5,
+            standing: 7,
+            all_new: false,
+        },
+        items: vec![PickView {
+            at: AT,
+            policy: "feedback".into(),
+            chosen: instance(),
+            candidates: vec![candidate],
+            not_eligible: vec![NotEligibleView {
+                instance: "shop-0123456780".parse().unwrap(),
+                why: "ejected".into(),
+            }],
+        }],
+    };
+    book.page("picks", &view);
 }
 
 fn placements(book: &mut Book) {
