@@ -14,6 +14,8 @@ mod demand;
 mod doors;
 mod feedback;
 mod forward;
+#[cfg(feature = "testing")]
+pub mod fuzzing;
 mod health;
 mod hold;
 pub mod http;

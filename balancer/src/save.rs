@@ -72,6 +72,13 @@ fn read(bytes: &[u8]) -> Result<Vec<SavedService>, String> {
     }
 }
 
+/// How many services of a file can be read.
+#[cfg(feature = "testing")]
+pub fn readable(bytes: &[u8]) -> usize {
+    let services = read(bytes).unwrap_or_default();
+    services.iter().filter(|service| service.read().is_ok()).count()
+}
+
 /// Fills a fresh world from disk; true when a view was found. A broken file is as none, and said;
 /// a broken service is as none, and the others are used.
 pub fn restore(path: &Path, shared: &Shared, world: &mut World) -> bool {

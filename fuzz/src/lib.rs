@@ -2,6 +2,8 @@
 //! panic, and what was read says the same when it is written and read again.
 
 mod board;
+mod front;
+mod loads;
 mod manifests;
 mod reports;
 
@@ -10,14 +12,20 @@ pub type Run = fn(&[u8]);
 
 /// All targets by name; each has a folder of that name in `corpus`.
 pub const TARGETS: &[(&str, Run)] = &[
+    ("agent-line", loads::agent_line),
+    ("answer-head", front::answer_head),
     ("board-changes", board::changes),
     ("board-demand", board::demand),
     ("board-front", board::front),
     ("board-reports", board::reports),
     ("board-routes", board::routes),
+    ("chunks", front::chunks),
+    ("load-header", loads::header),
     ("manifests", manifests::text),
     ("report-body", reports::body),
     ("report-datagram", reports::datagram),
+    ("request-head", front::request_head),
+    ("saved-view", front::saved_view),
     ("wire-messages", manifests::messages),
 ];
 
