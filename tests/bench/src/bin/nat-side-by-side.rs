@@ -84,7 +84,11 @@ impl Row {
     fn start(&self, place: &str, words: &str) -> Result<Running> {
         let line = format!("netns exec {}{place} {words}", self.name);
         let mut command = Command::new("ip");
-        command.args(line.split(' ')).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .args(line.split(' '))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         Ok(Running(command.spawn().with_context(|| words.to_owned())?))
     }
 
@@ -107,6 +111,21 @@ impl Row {
             thread::sleep(LOOK);
         }
         Ok(balancer)
+    }
+
+    /// Where to go: through the kernel's table, or past it, without any.
+    fn way(
+        &self,
+        plan: &Plan,
+        nat: bool,
+        upstreams: &[&'static str],
+    ) -> Result<(Option<Running>, &'static str)> {
+        self.no_table();
+        if nat {
+            Ok((Some(self.balancer(plan, upstreams)?), FRONT))
+        } else {
+            Ok((None, INSTANCES[0]))
+        }
     }
 
     fn no_table(&self) {
@@ -161,35 +180,43 @@ fn listens(row: &Row, ip: &str) -> Result<()> {
     }
 }
 
+/// Gigabytes a second of one stream to one instance.
+fn stream(plan: &Plan, row: &Row, nat: bool) -> Result<f64> {
+    let _instance = row.start("i", &format!("iperf3 -s -p {PORT}"))?;
+    listens(row, INSTANCES[0])?;
+    let (_balancer, to) = row.way(plan, nat, &INSTANCES[..1])?;
+    row.stream(to, plan.seconds)
+}
+
+/// Small requests on kept connections, to one instance or spread over all.
+fn requests(plan: &Plan, row: &Row, nat: bool) -> Result<Load> {
+    let places = INSTANCES.map(|ip| format!("{ip}:{PORT}")).join(" ");
+    let _instances = row.start("i", &format!("{} 64 {places}", plan.responder.display()))?;
+    for ip in INSTANCES {
+        listens(row, ip)?;
+    }
+    let (_balancer, to) = row.way(plan, nat, &INSTANCES)?;
+    let load = row.requests(to, plan.seconds)?;
+    if load.errors > 0 {
+        bail!("{} requests to {to} failed", load.errors);
+    }
+    Ok(load)
+}
+
 fn measure(plan: &Plan) -> Result<Value> {
     let row = Row::new()?;
     let mut samples = [const { Vec::new() }; 6];
     for repetition in 0..plan.repetitions {
-        {
-            let _instance = row.start("i", &format!("iperf3 -s -p {PORT}"))?;
-            listens(&row, INSTANCES[0])?;
-            row.no_table();
-            samples[0].push(row.stream(INSTANCES[0], plan.seconds)?);
-            let _balancer = row.balancer(plan, &INSTANCES[..1])?;
-            samples[1].push(row.stream(FRONT, plan.seconds)?);
+        // Whoever comes first meets a colder machine: they take turns at it.
+        let order = if repetition % 2 == 0 { [0, 1] } else { [1, 0] };
+        for way in order {
+            samples[way].push(stream(plan, &row, way == 1)?);
         }
-        let responder = plan.responder.display();
-        let places = INSTANCES.map(|ip| format!("{ip}:{PORT}")).join(" ");
-        let _instances = row.start("i", &format!("{responder} 64 {places}"))?;
-        for ip in INSTANCES {
-            listens(&row, ip)?;
+        for way in order {
+            let load = requests(plan, &row, way == 1)?;
+            samples[2 + way].push(load.rate);
+            samples[4 + way].push(load.p99_ms);
         }
-        row.no_table();
-        let direct = row.requests(INSTANCES[0], plan.seconds)?;
-        let _balancer = row.balancer(plan, &INSTANCES)?;
-        let nat = row.requests(FRONT, plan.seconds)?;
-        if direct.errors + nat.errors > 0 {
-            bail!("{} requests failed directly, {} by nat", direct.errors, nat.errors);
-        }
-        samples[2].push(direct.rate);
-        samples[3].push(nat.rate);
-        samples[4].push(direct.p99_ms);
-        samples[5].push(nat.p99_ms);
         let last: Vec<f64> = samples.iter().filter_map(|s| s.last().copied()).collect();
         eprintln!("{repetition} GB/s, requests/s, p99 ms; direct, nat: {last:.2?}");
     }
