@@ -1,11 +1,13 @@
 //! Instances that sleep instead of burning: many in one thread, each on its own port.
 
+mod latencies;
 pub mod queue;
 mod serve;
 mod tell;
 
 pub use queue::{Phase, Queue, State};
 
+use latencies::Latencies;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -67,6 +69,7 @@ pub struct Counts {
 struct Sleeper {
     plan: Plan,
     queue: RefCell<Queue>,
+    latencies: RefCell<Latencies>,
     counts: Arc<Counts>,
     start: Instant,
     in_header: bool,
@@ -167,9 +170,14 @@ fn run(openings: Vec<Opening>, start: Instant, mut ended: watch::Receiver<bool>)
             let mut members = Vec::new();
             for ((plan, counts), switch) in group.plans.iter().zip(counts).zip(switches) {
                 let queue = Queue::new(plan.workers, plan.foreign, plan.speed, plan.phases.clone());
-                let queue = RefCell::new(queue);
-                let sleeper =
-                    Rc::new(Sleeper { plan: plan.clone(), queue, counts, start, in_header });
+                let sleeper = Rc::new(Sleeper {
+                    plan: plan.clone(),
+                    queue: RefCell::new(queue),
+                    latencies: RefCell::default(),
+                    counts,
+                    start,
+                    in_header,
+                });
                 members.push(Rc::clone(&sleeper));
                 tokio::task::spawn_local(serve::listen(sleeper, switch));
             }

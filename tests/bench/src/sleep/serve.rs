@@ -81,11 +81,14 @@ async fn answer(sleeper: &Sleeper, head: &str) -> String {
         return "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n".to_owned();
     }
     let work = Duration::from_micros(demand(head));
-    let end = sleeper.queue.borrow_mut().arrive(sleeper.now(), work);
+    let now = sleeper.now();
+    let found = sleeper.queue.borrow().in_flight();
+    let end = sleeper.queue.borrow_mut().arrive(now, work);
     // Whoever asked may go away meanwhile; the work is done all the same.
     sleeper.counts.in_flight.fetch_add(1, Relaxed);
     let _busy = Busy(sleeper);
     tokio::time::sleep_until((sleeper.start + end).into()).await;
+    sleeper.latencies.borrow_mut().note(found, end.saturating_sub(now));
     let load = if sleeper.in_header { header(sleeper) } else { String::new() };
     format!("HTTP/1.1 200 OK\r\n{load}content-length: 2\r\n\r\nok")
 }
@@ -111,14 +114,20 @@ fn demand(head: &str) -> u64 {
 fn header(sleeper: &Sleeper) -> String {
     let state = sleeper.state();
     format!(
-        "endpoint-load-metrics: TEXT application_utilization={:.4},rps_fractional={:.2}\r\n",
-        state.load, state.rps
+        "endpoint-load-metrics: TEXT application_utilization={:.4},rps_fractional={:.2},\
+         named_metrics.in_flight={}\r\n",
+        state.load, state.rps, state.in_flight
     )
 }
 
-/// What Prequal's probes want to know.
+/// What Prequal's probes want to know: requests in flight, and how long such requests took.
 fn probed(sleeper: &Sleeper) -> String {
-    let state = sleeper.state();
-    let body = format!("{{\"in_flight\": {}, \"load\": {:.4}}}", state.in_flight, state.load);
-    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    let in_flight = if sleeper.plan.fails { 0 } else { sleeper.queue.borrow().in_flight() };
+    let known = sleeper.latencies.borrow().at(in_flight);
+    let latency = known.map(|seconds| format!(",named_metrics.latency={seconds:.6}"));
+    format!(
+        "HTTP/1.1 200 OK\r\nendpoint-load-metrics: TEXT named_metrics.in_flight={in_flight}{}\r\n\
+         content-length: 0\r\n\r\n",
+        latency.unwrap_or_default()
+    )
 }
