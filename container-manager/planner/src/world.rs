@@ -49,6 +49,7 @@ pub fn spec(name: &str, min: u32, max: u32) -> ServiceSpec {
         owner: None,
         load: LoadPolicy {
             source: None,
+            agent: None,
             concurrency: Some(10),
             max_in_flight: 100,
             wait_limit: Duration::from_millis(500),
@@ -76,6 +77,10 @@ pub fn spec(name: &str, min: u32, max: u32) -> ServiceSpec {
             mode: RouteMode::Http,
             port: None,
             policy: PolicyName::Feedback,
+            hash: domain::HashRule::default(),
+            sticky: None,
+            probe: None,
+            body_max: None,
             hold: Hold::default(),
         },
         health: Health::default(),
