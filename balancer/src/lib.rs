@@ -23,6 +23,7 @@ mod instance;
 mod learn;
 pub mod limits;
 mod listener;
+pub mod measure;
 mod nat;
 mod orca;
 mod others;

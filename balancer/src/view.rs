@@ -118,8 +118,11 @@ impl Candidates for Snapshot {
             has_room: in_flight < entry.max_in_flight,
             in_flight,
             weight: entry.weight,
-            load: entry.newest().map(|reported| reported.load),
         }
+    }
+
+    fn load(&self, index: usize) -> Option<f64> {
+        self.entries[index].newest().map(|reported| reported.load)
     }
 
     fn latency_at(&self, index: usize, in_flight: u32) -> Option<f64> {

@@ -56,25 +56,32 @@ pub fn pick<C: Candidates + ?Sized>(
     avoid: Option<usize>,
     mut saw: impl FnMut(usize, f64),
 ) -> Result<usize, NoPick> {
-    let mut best = [(f64::MIN, usize::MAX); ORDER_MAX];
-    let mut found = 0;
-    for index in 0..candidates.count() {
+    let ranked = |index: usize| {
         let weight = if field.uneven { candidates.glance(index).weight } else { 1.0 };
-        let rank = rank(key, candidates.key(index), weight, field.uneven);
-        if found == ORDER_MAX && rank <= best[ORDER_MAX - 1].0 {
-            continue;
-        }
-        let at = best[..found].partition_point(|(other, _)| *other >= rank);
-        found = (found + 1).min(ORDER_MAX);
-        best[at..found].rotate_right(1);
-        best[at] = (rank, index);
-    }
+        rank(key, candidates.key(index), weight, field.uneven)
+    };
     let takes = |index: usize| {
         let view = candidates.view(index);
         let here = f64::from(view.in_flight) + f64::from(view.others.in_flight);
         let stands = view.stands() && Some(index) != avoid;
         (stands, stands && view.has_room() && here < bound(field, total, view.weight))
     };
+    // Nearly always the first in order takes it, and the order need not be known.
+    let mut first = (f64::MIN, usize::MAX);
+    for index in 0..candidates.count() {
+        let rank = ranked(index);
+        if rank > first.0 {
+            first = (rank, index);
+        }
+    }
+    if first.1 == usize::MAX {
+        return Err(NoPick::Nothing);
+    }
+    if takes(first.1).1 {
+        saw(first.1, 0.0);
+        return Ok(first.1);
+    }
+    let (best, found) = order(candidates.count(), ranked);
     for (place, (_, index)) in (0_u32..).zip(&best[..found]) {
         saw(*index, f64::from(place));
         if takes(*index).1 {
@@ -102,6 +109,23 @@ pub fn pick<C: Candidates + ?Sized>(
     }
     // Counts of different moments may put everybody over the bound: then it is not kept.
     next.or(roomy).map(|(_, index)| index).ok_or(if any { NoPick::Full } else { NoPick::Nothing })
+}
+
+/// The first few in a key's order, and how many they are.
+fn order(count: usize, ranked: impl Fn(usize) -> f64) -> ([(f64, usize); ORDER_MAX], usize) {
+    let mut best = [(f64::MIN, usize::MAX); ORDER_MAX];
+    let mut found = 0;
+    for index in 0..count {
+        let rank = ranked(index);
+        if found == ORDER_MAX && rank <= best[ORDER_MAX - 1].0 {
+            continue;
+        }
+        let at = best[..found].partition_point(|(other, _)| *other >= rank);
+        found = (found + 1).min(ORDER_MAX);
+        best[at..found].rotate_right(1);
+        best[at] = (rank, index);
+    }
+    (best, found)
 }
 
 #[cfg(test)]

@@ -158,10 +158,12 @@ impl Picker {
                 })
             }
             PolicyName::Prequal => self.best_probed(candidates, field, avoid, now),
-            PolicyName::LowestScore => {
-                self.least_of_all(candidates, avoid, |g| g.load.unwrap_or(field.median_load))
+            PolicyName::LowestScore => self.least_of_all(candidates, avoid, |index, _| {
+                candidates.load(index).unwrap_or(field.median_load)
+            }),
+            PolicyName::LeastInFlight => {
+                self.least_of_all(candidates, avoid, |_, glance| by_load(glance))
             }
-            PolicyName::LeastInFlight => self.least_of_all(candidates, avoid, by_load),
             PolicyName::P2c => self.least_of_few(2, candidates, avoid, by_load),
             PolicyName::Random => self.least_of_few(1, candidates, avoid, |_| 0.0),
             PolicyName::RoundRobin => self.next_in_turn(candidates, avoid),
@@ -213,7 +215,7 @@ impl Picker {
         &mut self,
         candidates: &C,
         avoid: Option<usize>,
-        cost: impl Fn(&Glance) -> f64,
+        cost: impl Fn(usize, &Glance) -> f64,
     ) -> Result<usize, NoPick> {
         let mut least = Least::new();
         let mut full = false;
@@ -223,7 +225,7 @@ impl Picker {
                 continue;
             }
             if glance.has_room {
-                let cost = cost(&glance);
+                let cost = cost(index, &glance);
                 self.seen.note(index, cost);
                 least.offer(index, cost, &mut self.rng);
             } else {

@@ -174,8 +174,6 @@ pub struct Glance {
     pub in_flight: u32,
     /// As in [`View::weight`].
     pub weight: f64,
-    /// The last reported load.
-    pub load: Option<f64>,
 }
 
 impl From<View> for Glance {
@@ -185,7 +183,6 @@ impl From<View> for Glance {
             has_room: view.has_room(),
             in_flight: view.in_flight,
             weight: view.weight,
-            load: view.reported.map(|r| r.load),
         }
     }
 }
@@ -201,6 +198,10 @@ pub trait Candidates {
     /// The little of its view that is cheap.
     fn glance(&self, index: usize) -> Glance {
         self.view(index).into()
+    }
+    /// Its last reported load.
+    fn load(&self, index: usize) -> Option<f64> {
+        self.view(index).reported.map(|r| r.load)
     }
     /// How long its answers take with about so many of this balancer's requests in flight, in
     /// seconds; `None`: nobody knows yet.
