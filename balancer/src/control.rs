@@ -150,7 +150,13 @@ type Told = Vec<(ServiceName, Arc<[LoadReading]>)>;
 /// wait for nothing.
 async fn gather(changes: &mut scoreboard::Changes, watching: &mut bool) -> Read {
     let (mut named, mut told) = (BTreeSet::new(), Told::new());
+    // From the first change on: a stream of others' demand must not put off a reading for ever.
+    let mut over = std::pin::pin!(tokio::time::sleep(GATHER));
+    let mut gathering = false;
     loop {
+        if !named.is_empty() && !std::mem::replace(&mut gathering, true) {
+            over.set(tokio::time::sleep(GATHER));
+        }
         let change = if let Some(change) = changes.at_hand() {
             Some(change)
         } else if !told.is_empty() {
@@ -158,9 +164,10 @@ async fn gather(changes: &mut scoreboard::Changes, watching: &mut bool) -> Read 
         } else if named.is_empty() {
             changes.next().await
         } else {
-            match tokio::time::timeout(GATHER, changes.next()).await {
-                Ok(change) => change,
-                Err(_quiet) => return Read::Some(named, told),
+            tokio::select! {
+                biased;
+                () = &mut over => return Read::Some(named, told),
+                change = changes.next() => change,
             }
         };
         match change {
@@ -217,5 +224,30 @@ async fn judge(shared: Arc<Shared>, world: SharedWorld, shutdown: Shutdown) {
             crate::wait::pump(service, now);
             shared.look_at_queue(service);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::broadcast;
+
+    #[tokio::test]
+    async fn a_stream_of_demand_does_not_put_a_reading_off() {
+        let (tell, listen) = broadcast::channel(64);
+        let name: ServiceName = "shop".parse().unwrap();
+        tell.send(Change::Routes(name.clone())).unwrap();
+        let other = Change::Demand(name.clone());
+        let telling = tokio::spawn(async move {
+            while tell.send(other.clone()).is_ok() {
+                tokio::time::sleep(GATHER / 4).await;
+            }
+        });
+        let (mut changes, mut watching) = (scoreboard::Changes(listen), true);
+        let gathered = gather(&mut changes, &mut watching);
+        let read = tokio::time::timeout(Duration::from_secs(20), gathered).await.unwrap();
+        let Read::Some(named, told) = read else { panic!("{read:?}") };
+        assert_eq!((named, told.len()), ([name].into(), 0));
+        telling.abort();
     }
 }
