@@ -329,3 +329,33 @@ async fn open_connections_end_before_the_balancer_does() {
     drop(stream);
     running.ended.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn who_idles_on_one_service_harms_no_other() {
+    let running = Running::start().await;
+    let (mut busy, busy_address) = ported("busy").await;
+    busy.hold.requests = 60;
+    let (quiet, quiet_address) = ported("quiet").await;
+    let (idled, served) = (echo("").await, echo("here").await);
+    let mut route = ready("busy", 0, idled.address);
+    route.max_in_flight = 40;
+    running.board.publish_front(&busy).await.unwrap();
+    running.publish_routes("busy", vec![route]).await;
+    running.publish(&quiet, &[served.address]).await;
+    // Forty take all places and say nothing, sixty wait, the rest is turned away.
+    let mut idlers = Vec::new();
+    for _ in 0..300 {
+        idlers.extend(TcpStream::connect(busy_address).await);
+    }
+    let line = "tally_balancer_port_refused_connections_total{service=\"busy\",reason=\"queue\"}";
+    shows(&running, line, 200).await;
+    assert_eq!(idled.hits(), 40);
+    for _ in 0..50 {
+        assert_eq!(ask(quiet_address, b"").await.unwrap(), b"here");
+    }
+    drop(idlers);
+    until("there is room again", || async {
+        ask(busy_address, b"hello").await.is_ok_and(|answer| answer == b"hello")
+    })
+    .await;
+}
