@@ -7,16 +7,31 @@ use anyhow::{Context, Result, bail};
 
 use super::peers::{self, Wish};
 use super::{build, run, take_switch, take_value};
+use crate::apt::{self, Need};
 use crate::{process, root};
 
 /// Scenarios of the program `side-by-side`.
 const SIDE_BY_SIDE: [&str; 4] = ["http-small", "http-large", "latency", "idle"];
-/// Scenarios with programs of their own, each of which takes `--out FILE`.
-const OWN_PROGRAM: [(&str, &[&str]); 4] = [
-    ("tcp", &["tcp-side-by-side"]),
-    ("nat", &["nat-side-by-side"]),
-    ("picks", &["picks"]),
-    ("reports", &["reports", "freshness"]),
+/// Scenarios with programs of their own, each of which takes `--out FILE`; with the words that make
+/// it quick.
+const OWN_PROGRAM: [(&str, &str, &[&str]); 5] = [
+    ("tcp", "tcp-side-by-side", &["--repetitions", "1", "--mebibytes", "256"]),
+    ("nat", "nat-side-by-side", &["--repetitions", "1", "--seconds", "1"]),
+    ("picks", "picks", &["--quick"]),
+    ("reports", "reports", &["--seconds", "1"]),
+    ("reports", "freshness", &["--rounds", "20"]),
+];
+/// Programs that start others of ours are told where those are: the word, and the program.
+const TOLD: [(&str, &str, &str); 3] = [
+    ("tcp-side-by-side", "--balancer", "bench-balancer"),
+    ("nat-side-by-side", "--balancer", "bench-balancer"),
+    ("nat-side-by-side", "--responder", "responder"),
+];
+/// What mode `nat` is measured with.
+const NAT_NEEDS: [Need; 3] = [
+    Need { program: "nft", package: "nftables", why: "because mode nat is a table of it" },
+    Need { program: "ip", package: "iproute2", why: "because nat is measured in namespaces" },
+    Need { program: "iperf3", package: "iperf3", why: "because it streams through mode nat" },
 ];
 /// What `--quick` stands for.
 const QUICK: [&str; 8] =
@@ -31,13 +46,19 @@ pub fn main(args: &[String]) -> Result<ExitCode> {
     let only = take_value(&mut args, "--only")?.map(|text| words(&text)).unwrap_or_default();
     let names = take_value(&mut args, "--peers")?.map(|text| words(&text)).unwrap_or_default();
     let known = |name: &String| {
-        SIDE_BY_SIDE.contains(&name.as_str()) || OWN_PROGRAM.iter().any(|(known, _)| known == name)
+        SIDE_BY_SIDE.contains(&name.as_str())
+            || OWN_PROGRAM.iter().any(|(known, _, _)| known == name)
     };
     if let Some(unknown) = only.iter().find(|name| !known(name)) {
         bail!("there is no scenario {unknown:?}; see `cargo xtask bench --help`");
     }
     let wanted = |name: &str| only.is_empty() || only.iter().any(|n| n == name);
     let found = peers::ensure(&Wish { names: &names, may_install })?;
+    if wanted("nat")
+        && let Some((_, why)) = apt::ensure(&NAT_NEEDS, may_install).first()
+    {
+        bail!("{why}");
+    }
     build(&profile, &["-p", "bench", "--bins"])?;
     let programs = root::target().join(&profile);
     let mut all_ok = true;
@@ -61,9 +82,10 @@ pub fn main(args: &[String]) -> Result<ExitCode> {
         all_ok &= run(measure)?;
         results.push(out);
     }
-    for (name, own) in OWN_PROGRAM {
+    for (name, program, quickly) in OWN_PROGRAM {
         if wanted(name) {
-            all_ok &= own_programs(name, own, &programs, quick, &mut results)?;
+            let words = if quick { quickly } else { &[] };
+            all_ok &= own_program(name, program, words, &programs, &mut results)?;
         }
     }
     println!();
@@ -73,32 +95,28 @@ pub fn main(args: &[String]) -> Result<ExitCode> {
     Ok(if all_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Programs that measure one thing each. One that is not there yet is told, and no failure.
-fn own_programs(
+/// A program that measures one thing. One that is not there yet is told, and no failure.
+fn own_program(
     name: &str,
-    own: &[&str],
+    program: &str,
+    words: &[&str],
     programs: &Path,
-    quick: bool,
     results: &mut Vec<PathBuf>,
 ) -> Result<bool> {
-    let mut ok = true;
-    for program in own {
-        let path = programs.join(program);
-        if !path.is_file() {
-            println!("\n{name}: there is no program `{program}`");
-            continue;
-        }
-        println!("\n{name}: {program}");
-        let out = root::output("bench")?.join(format!("{program}.json"));
-        let mut measure = Command::new(path);
-        measure.arg("--out").arg(&out);
-        if quick {
-            measure.arg("--quick");
-        }
-        ok &= run(measure)?;
-        results.push(out);
+    let path = programs.join(program);
+    if !path.is_file() {
+        println!("\n{name}: there is no program `{program}`");
+        return Ok(true);
     }
-    Ok(ok)
+    println!("\n{name}: {program}");
+    let out = root::output("bench")?.join(format!("{program}.json"));
+    let mut measure = Command::new(path);
+    measure.arg("--out").arg(&out).args(words);
+    for (_, word, told) in TOLD.iter().filter(|(to, _, _)| *to == program) {
+        measure.arg(word).arg(programs.join(told));
+    }
+    results.push(out);
+    run(measure)
 }
 
 fn words(text: &str) -> Vec<String> {

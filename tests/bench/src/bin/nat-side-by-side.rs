@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bench::args::Args;
+use bench::bars::Bar;
 use bench::figures::{Figure, Load};
 use serde_json::{Value, json};
 
@@ -228,7 +229,14 @@ fn measure(plan: &Plan) -> Result<Value> {
             "ratio": figures[at + 1].median / figures[at].median,
         })
     };
+    let quotient = |at: usize| figures[at + 1].median / figures[at].median;
+    let bars = [
+        Bar::at_least("nat: bytes a second, nat / direct", quotient(0), 0.95),
+        Bar::at_least("nat: requests a second, nat / direct", quotient(2), 0.95),
+        Bar::at_most("nat: p99 of requests, nat / direct", quotient(4), 1.2),
+    ];
     Ok(json!({
+        "bars": bars.iter().map(Bar::json).collect::<Vec<_>>(),
         "repetitions": plan.repetitions,
         "seconds": plan.seconds,
         "instances": INSTANCES.len(),

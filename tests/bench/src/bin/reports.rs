@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bench::args::Args;
+use bench::bars::Bar;
 use bench::peer::{Peer, free_address};
 use bench::receiver::{self, Redis, cpu_nanos};
 use chassis::{Identity, SystemClock};
@@ -123,13 +124,27 @@ async fn measure(out: &Path, instances: u32, period: Duration, seconds: u64) -> 
         println!("{:20} {times:.2}x one ZADD", result["way"].as_str().unwrap_or(""));
     }
     watchers.iter().for_each(tokio::task::JoinHandle::abort);
+    let bars: Vec<Value> = results.iter().flat_map(bars).map(|bar| bar.json()).collect();
     let report = json!({
         "instances": instances, "period_ms": u64::try_from(period.as_millis())?,
         "seconds": seconds, "watchers": WATCHERS, "zadd_redis_micros": zadd, "ways": results,
-        "bars": {"receiver_micros_per_report": 5.0, "redis_times_one_zadd": 3.0},
+        "bars": bars,
     });
     std::fs::write(out, serde_json::to_string_pretty(&report)? + "\n")?;
     Ok(())
+}
+
+/// The promises, for one way.
+fn bars(result: &Value) -> Vec<Bar> {
+    let way = result["way"].as_str().unwrap_or("");
+    let bar = |what: &str, name: &str, bar| {
+        let figure = result[name].as_f64().unwrap_or(f64::INFINITY);
+        Bar::at_most(format!("reports, {way}: {what}"), figure, bar)
+    };
+    vec![
+        bar("us of receiver CPU per report", "receiver_micros_per_report", 5.0),
+        bar("Redis CPU over one piped ZADD's", "redis_times_one_zadd", 3.0),
+    ]
 }
 
 async fn mark(plan: &Plan, peer: &Peer, redis: &Redis) -> Result<Mark> {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bench::args::Args;
+use bench::bars::Bar;
 use bench::figures::Figure;
 use bench::machine::cpu_micros;
 use bench::peer::{Peer, Start, free_addresses};
@@ -221,13 +222,26 @@ fn measure(plan: &Plan) -> Result<Value> {
         }
         result.insert(kind.name().to_owned(), Value::Object(row));
     }
+    let bars: Vec<Value> = bars(&result).iter().map(Bar::json).collect();
     Ok(json!({
+        "bars": bars,
         "repetitions": plan.repetitions,
         "bulk_bytes": plan.bytes,
         "connections": plan.connections,
         "answer_bytes": plan.answer,
         "peers": result,
     }))
+}
+
+/// The promise: at most `HAProxy`'s processor time per byte, in each of its two ways.
+fn bars(result: &serde_json::Map<String, Value>) -> Vec<Bar> {
+    let cost = |kind: Kind| result.get(kind.name())?["cpu_ns_per_byte"]["median"].as_f64();
+    let Some(ours) = cost(Kind::Tally) else { return Vec::new() };
+    let bar = |kind: Kind| {
+        let what = format!("tcp: CPU per byte, tally / {}", kind.name());
+        cost(kind).map(|theirs| Bar::at_most(what, ours / theirs, 1.0))
+    };
+    [Kind::HaProxy, Kind::HaProxySplicing].into_iter().filter_map(bar).collect()
 }
 
 #[expect(clippy::print_stdout, reason = "the result")]
