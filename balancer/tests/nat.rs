@@ -435,7 +435,8 @@ fn the_kernel_goes_on_without_the_balancer_and_the_next_one_takes_over() {
             for (who, stream) in &kept {
                 assert!(still_talks(stream).await, "a connection of {who} was lost");
             }
-            let shares = wires.shares(90).await;
+            // Those with open connections have less weight: enough calls that each is seen.
+            let shares = wires.shares(600).await;
             assert!(shares[..3].iter().all(|n| *n > 5), "{shares:?}");
             stop(running).await;
         },
