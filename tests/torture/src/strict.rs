@@ -288,7 +288,9 @@ fn field(line: &[u8]) -> Result<(String, Vec<u8>), Malformed> {
 
 fn start(line: &[u8], kind: Kind) -> Result<String, Malformed> {
     let text = String::from_utf8_lossy(line).into_owned();
-    if line.iter().any(|b| *b < 0x20 || *b == 0x7f) {
+    // A reason may hold tabs, as the standard has it.
+    let tab = matches!(kind, Kind::Answer { .. });
+    if line.iter().any(|b| (*b < 0x20 && !(tab && *b == b'\t')) || *b == 0x7f) {
         return malformed("a control character in the first line", line);
     }
     let words: Vec<&str> = text.split(' ').collect();
