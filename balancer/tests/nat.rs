@@ -130,10 +130,14 @@ impl Wires {
     }
 }
 
-impl Drop for Wires {
+/// Takes the namespaces away when a test ends, however it ends. Threads in them may be there a
+/// little longer, and so hold the wires: it does not wait for them.
+struct Cleaning(String);
+
+impl Drop for Cleaning {
     fn drop(&mut self) {
         for place in ["c", "b", "i"] {
-            let _gone = run(&format!("ip netns del {}{place}", self.name));
+            let _gone = run(&format!("ip netns del {}{place}", self.0));
         }
     }
 }
@@ -267,6 +271,7 @@ async fn stop(running: Running) {
 /// Runs a test's body in the balancer's namespace.
 fn tested<F: Future<Output = ()>>(test: &str, body: impl FnOnce(Arc<Wires>) -> F + Send + 'static) {
     if let Some(wires) = Wires::new(test) {
+        let _cleaning = Cleaning(wires.name.clone());
         let wires = Arc::new(wires);
         let inner = Arc::clone(&wires);
         wires.within("b", move || body(inner));
