@@ -18,9 +18,14 @@ const EXIT_USAGE: u8 = 2;
 
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> ExitCode {
-    // Two threads carry the control plane; the balancer has threads of its own.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // Two threads carry the control plane; the balancer has threads of its own. A receiver alone
+    // has one: handing each other work costs two more than the work.
+    let mut threads = if matches!(cli.command, Command::LoadReceiver(_)) {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = threads.worker_threads(2).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {

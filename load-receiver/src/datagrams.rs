@@ -11,9 +11,15 @@ use tokio::net::UdpSocket;
 
 /// Datagrams taken before others get their turn: a hundred microseconds' worth.
 const AT_ONCE: usize = 64;
+/// Datagrams at one waking that are called many: then the next ones are left to gather.
+const MANY: usize = 4;
+/// How long they gather, since waking for each costs more than reading it.
+const GATHER: Duration = Duration::from_millis(2);
 /// Bytes the system may keep for us: a hundred milliseconds of a cell's reports. It grants what its
 /// own bound (`net.core.rmem_max`) allows.
 const BUFFER_BYTES: usize = 8 << 20;
+/// After a failure of the socket.
+const FAILED_PAUSE: Duration = Duration::from_millis(10);
 /// The system is asked this often how many it dropped.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -31,32 +37,37 @@ pub(crate) async fn receive(socket: UdpSocket, receiver: Receiver, shutdown: Shu
             () = shutdown.started() => return,
             _ = look.tick() => drops.count(&receiver.counts),
             ready = socket.readable() => {
-                if ready.is_err() || !drain(&socket, &mut buffer, &receiver) {
+                let taken = if ready.is_ok() { drain(&socket, &mut buffer, &receiver) } else { None };
+                match taken {
+                    // More than one turn's worth came: no need to let them gather.
+                    Some(count) if count >= AT_ONCE => tokio::task::yield_now().await,
+                    Some(count) if count >= MANY => tokio::time::sleep(GATHER).await,
+                    Some(_few) => {}
                     // No memory, or worse: wait a little instead of spinning.
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    None => tokio::time::sleep(FAILED_PAUSE).await,
                 }
             }
         }
     }
 }
 
-/// Takes what is there; false when the socket failed.
-fn drain(socket: &UdpSocket, buffer: &mut [u8], receiver: &Receiver) -> bool {
-    for _ in 0..AT_ONCE {
+/// Takes what is there, and says how many; `None` when the socket failed.
+fn drain(socket: &UdpSocket, buffer: &mut [u8], receiver: &Receiver) -> Option<usize> {
+    for count in 0..AT_ONCE {
         match socket.try_recv_from(buffer) {
             Ok((length, from)) => {
                 let local = from.ip().to_canonical().is_loopback();
                 let decoded = decode::datagram(buffer.get(..length).unwrap_or_default());
                 receiver.take(decoded, Sender { local, token: None });
             }
-            Err(why) if why.kind() == ErrorKind::WouldBlock => return true,
+            Err(why) if why.kind() == ErrorKind::WouldBlock => return Some(count),
             Err(why) => {
                 tracing::debug!(%why, "a datagram could not be received");
-                return false;
+                return None;
             }
         }
     }
-    true
+    Some(AT_ONCE)
 }
 
 /// What the system dropped of one socket, which it tells in a table of all sockets.

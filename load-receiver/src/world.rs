@@ -175,7 +175,7 @@ pub async fn follow(
 ) {
     const NAME: &str = "scoreboard";
     readiness.missing(NAME, "not read yet");
-    let mut changes = board.watch();
+    let mut changes = board.watch_names();
     let mut beat = tokio::time::interval(READ_EVERY);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -190,6 +190,12 @@ pub trait Board: Send + Sync + 'static {
     /// What changes from now on.
     fn watch(&self) -> Changes;
 
+    /// What changes from now on, without the loads themselves where that saves work: loads of a
+    /// service may come as [`Change::Loads`]. For who has no use for each reading.
+    fn watch_names(&self) -> Changes {
+        self.watch()
+    }
+
     /// Answers if the board can be read and written.
     async fn ping(&self) -> Result<(), BoardError>;
 }

@@ -14,7 +14,7 @@ use domain::{
 use std::str::FromStr;
 
 pub use ability::{ability, read_ability};
-pub use changes::{change, read_changes, told, told_line};
+pub use changes::{change, read_changed_names, read_changes, told, told_line};
 pub use front::{front, read_front};
 pub use json::{demand, read_demand};
 pub use terms::{read_terms, terms};

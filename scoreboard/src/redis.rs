@@ -38,6 +38,7 @@ use address::Address;
 pub use address::AddressError;
 use link::Link;
 pub use link::{CALL_DEADLINE, READ_DEADLINE};
+use listen::Voice;
 use nodes::{Batch, Nodes, read};
 use origin::Origin;
 use reading::{Shelf, Strings};
@@ -62,7 +63,7 @@ pub struct RedisBoard {
     scripts: Arc<Scripts>,
     /// Names this process among writers of loads.
     writer: String,
-    changes: broadcast::Sender<Change>,
+    voice: Voice,
     listener: JoinHandle<()>,
     plain: Plain,
     complaints: Mutex<BTreeSet<String>>,
@@ -108,7 +109,10 @@ impl RedisBoard {
             Desk::new(link, Arc::clone(&clock), Arc::clone(&scripts))
         });
         let nodes = Arc::new(Nodes::new(address, Arc::clone(&clock), Arc::clone(&scripts)));
-        let changes = broadcast::channel(CHANGES_BUFFERED).0;
+        let voice = Voice {
+            whole: broadcast::channel(CHANGES_BUFFERED).0,
+            names: broadcast::channel(CHANGES_BUFFERED).0,
+        };
         let plain = Plain::default();
         let heard = {
             let plain = Arc::clone(&plain);
@@ -118,9 +122,9 @@ impl RedisBoard {
                 Change::Routes(_) | Change::Loads(_) | Change::Told(..) | Change::Demand(_) => {}
             }
         };
-        let listener = tokio::spawn(listen::listen(Arc::clone(&nodes), changes.clone(), heard));
+        let listener = tokio::spawn(listen::listen(Arc::clone(&nodes), voice.clone(), heard));
         let (writer, complaints) = (book::name(), Mutex::default());
-        Ok(RedisBoard { nodes, desk, scripts, writer, changes, listener, plain, complaints })
+        Ok(RedisBoard { nodes, desk, scripts, writer, voice, listener, plain, complaints })
     }
 
     /// Sends one command whose key has no service.
@@ -439,7 +443,11 @@ impl Board for RedisBoard {
     }
 
     fn watch(&self) -> Changes {
-        Changes(self.changes.subscribe())
+        Changes(self.voice.whole.subscribe())
+    }
+
+    fn watch_names(&self) -> Changes {
+        Changes(self.voice.names.subscribe())
     }
 
     async fn ping(&self) -> Result<(), BoardError> {

@@ -72,6 +72,22 @@ pub fn read_changes(text: &str) -> Vec<Change> {
     changes
 }
 
+/// As [`read_changes`], but of loads the service's name alone.
+#[must_use]
+pub fn read_changed_names(text: &str) -> Vec<Change> {
+    let first = text.lines().next().unwrap_or_default();
+    let mut words = first.strip_prefix("told ").into_iter().flat_map(|rest| rest.split(' '));
+    let service = words.next().and_then(|name| name.parse().ok());
+    let count = words.next().and_then(|count| count.parse::<usize>().ok());
+    match service.zip(count) {
+        // A message of loads alone, as all are.
+        Some((service, count)) if text.bytes().filter(|b| *b == b'\n').count() == count => {
+            vec![Change::Loads(service)]
+        }
+        _ => read_changes(text),
+    }
+}
+
 fn read_change(line: &str, rest: &mut std::str::Lines<'_>) -> Option<Change> {
     let (kind, words) = line.split_once(' ')?;
     if kind == "told" {
@@ -134,6 +150,11 @@ mod tests {
             let message = format!("told shop 2\n{good}\n{bad}");
             assert_eq!(read_changes(&message), [Change::Loads(shop.clone())], "{bad}");
         }
+        let message = format!("told shop 1\n{good}");
+        assert_eq!(read_changed_names(&message), [Change::Loads(shop.clone())]);
+        let both = format!("{message}\nfront shop");
+        assert_eq!(read_changed_names(&both), read_changes(&both), "more than loads");
+        assert_eq!(read_changed_names("told shop 2\n"), [Change::Loads(shop.clone())]);
         for bad in ["told shop", "told shop x", "told shop 1001", "told Shop 1"] {
             assert_eq!(read_changes(&format!("{bad}\n{good}")), [Change::All], "{bad}");
         }

@@ -46,7 +46,7 @@ pub fn start(redis: &str, listen: SocketAddr, data: &Path) -> Result<Peer> {
 pub fn run(redis: &str) -> Result<()> {
     let listen: SocketAddr = std::env::var(LISTEN).context(LISTEN)?.parse()?;
     let identity = Identity::load_or_create(Path::new(&std::env::var(DATA).context(DATA)?))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let clock: Arc<dyn domain::Clock> = Arc::new(SystemClock::new());
         let bound = load_receiver::bind(&Listen::Tcp(listen)).await.map_err(anyhow::Error::msg)?;

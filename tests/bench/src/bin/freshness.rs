@@ -16,7 +16,8 @@ use bench::peer::{Peer, Start, free_address};
 use bench::receiver::{self, Redis};
 use chassis::{Shutdown, SystemClock};
 use domain::{PolicyName, RouteState, RouteTable};
-use scoreboard::testing::{front, instance, routes, service};
+use scoreboard::testing::kinds::on_a_socket;
+use scoreboard::testing::{front, instance, report, routes, service};
 use scoreboard::{Board, RedisBoard};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +28,8 @@ use tokio::time::{Instant, sleep, timeout};
 const REPORT_MS_MAX: f64 = 10.0;
 /// And a change of routes within this.
 const ROUTES_MS_MAX: f64 = 100.0;
+/// And one reading over a local socket takes no longer than this, at the 99th percentile.
+const READ_MS_MAX: f64 = 0.2;
 
 const USAGE: &str = "freshness --out FILE [--rounds N] [--pause-ms N]
 Starts a Redis, a load-receiver and two balancers of its own. Each round makes the other of two
@@ -207,6 +210,28 @@ impl Stage {
     }
 }
 
+/// What the paper's balancer would read for each request: the least loaded of a thousand, over a
+/// socket of this host.
+async fn reads_over_a_socket() -> Result<Vec<f64>> {
+    const READS: usize = 10_000;
+    let redis = on_a_socket().context("redis-server is not installed")?;
+    let board = RedisBoard::connect(&redis.url, Arc::new(SystemClock::new()))?;
+    let reports: Vec<_> = (0..1000).map(|n| report(&instance("shop", n), n, None)).collect();
+    board.record(&reports).await?;
+    let client = redis::Client::open(redis.url.as_str())?;
+    let mut live = client.get_multiplexed_async_connection().await?;
+    let mut read = redis::cmd("ZRANGE");
+    read.arg(scoreboard::keys::board(&service("shop"))).arg(0).arg(0).arg("WITHSCORES");
+    let mut spans = Vec::with_capacity(READS);
+    for _ in 0..READS {
+        let began = Instant::now();
+        let least: Vec<(String, f64)> = read.query_async(&mut live).await?;
+        spans.push(began.elapsed().as_secs_f64() * 1000.0);
+        ensure!(least.len() == 1, "nobody is the least loaded");
+    }
+    Ok(spans)
+}
+
 async fn measure(rounds: usize, pause: Duration) -> Result<Value> {
     let redis = Redis::start().await?;
     let data = tempfile::tempdir()?;
@@ -256,8 +281,15 @@ async fn measure(rounds: usize, pause: Duration) -> Result<Value> {
         bars.push(Bar::at_most(format!("freshness, {what}: median ms"), median, bar).json());
         results.push(json!({"from": what, "rounds": spans.len(), "median_ms": median, "p99_ms": p99, "max_ms": max}));
     }
+    let mut reads = reads_over_a_socket().await?;
+    reads.sort_by(f64::total_cmp);
+    let at = |percent: usize| reads[(reads.len() - 1) * percent / 100];
+    let (median, p99, max) = (at(50), at(99), at(100));
+    println!("{:24} {median:9.3} {p99:9.3} {max:9.3}", "read over a socket");
+    bars.push(Bar::at_most("freshness, read over a socket: p99 ms", p99, READ_MS_MAX).json());
+    let read = json!({"reads": reads.len(), "median_ms": median, "p99_ms": p99, "max_ms": max});
     Ok(json!({
-        "balancers": 2, "pause_ms": u64::try_from(pause.as_millis())?, "results": results,
+        "balancers": 2, "read_over_a_socket": read, "pause_ms": u64::try_from(pause.as_millis())?, "results": results,
         "bars": bars,
     }))
 }

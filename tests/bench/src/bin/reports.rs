@@ -78,7 +78,7 @@ fn main() -> Result<()> {
     let mut args = Args::of_process(USAGE, &[])?;
     let out: PathBuf = args.must("out")?;
     let instances = args.or("instances", 1000)?;
-    let period = Duration::from_millis(args.or("period-ms", 100)?);
+    let period = Duration::from_millis(args.or("period-ms", 50)?);
     let seconds = args.or("seconds", 5)?;
     args.finish()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -116,18 +116,23 @@ async fn measure(out: &Path, instances: u32, period: Duration, seconds: u64) -> 
     for way in Way::ALL {
         results.push(one(&plan, way, &peer, &redis).await?);
     }
-    let zadd = baseline(&redis, instances).await?;
-    println!("one ZADD, {PIPED} piped at once: {zadd:.3} us Redis");
+    let zadd = baseline(&redis, instances, PIPED, Duration::ZERO).await?;
+    let share = instances / u32::try_from(plan.period.as_millis())?.max(1) * 8;
+    let at_once = usize::try_from(share.max(1))?;
+    let paced = baseline(&redis, instances, at_once, Duration::from_millis(8)).await?;
+    println!("one ZADD: {zadd:.3} us Redis ({PIPED} at once), {paced:.3} ({at_once} every 8 ms)");
     for result in &mut results {
-        let times = result["redis_micros_per_report"].as_f64().unwrap_or(0.0) / zadd;
-        result["redis_times_one_zadd"] = json!(times);
-        println!("{:20} {times:.2}x one ZADD", result["way"].as_str().unwrap_or(""));
+        let redis = result["redis_micros_per_report"].as_f64().unwrap_or(0.0);
+        result["redis_times_one_zadd"] = json!(redis / zadd);
+        result["redis_times_one_zadd_at_this_pace"] = json!(redis / paced);
+        let way = result["way"].as_str().unwrap_or("");
+        println!("{way:20} {:.2}x, {:.2}x at this pace", redis / zadd, redis / paced);
     }
     watchers.iter().for_each(tokio::task::JoinHandle::abort);
     let bars: Vec<Value> = results.iter().flat_map(bars).map(|bar| bar.json()).collect();
     let report = json!({
         "instances": instances, "period_ms": u64::try_from(period.as_millis())?,
-        "seconds": seconds, "watchers": WATCHERS, "zadd_redis_micros": zadd, "ways": results,
+        "seconds": seconds, "watchers": WATCHERS, "zadd_redis_micros": zadd, "paced_zadd_redis_micros": paced, "ways": results,
         "bars": bars,
     });
     std::fs::write(out, serde_json::to_string_pretty(&report)? + "\n")?;
@@ -270,16 +275,16 @@ async fn post(connection: &mut TcpStream, to: SocketAddr, body: &Value) -> Resul
     Ok(())
 }
 
-/// Redis' time for one `ZADD` among as many members, of many piped at once.
-async fn baseline(redis: &Redis, instances: u32) -> Result<f64> {
-    const COMMANDS: u32 = 200_000;
+/// Redis' time for one `ZADD` among as many members, `at_once` piped together, with a pause between.
+async fn baseline(redis: &Redis, instances: u32, at_once: usize, pause: Duration) -> Result<f64> {
+    let commands: u32 = if pause.is_zero() { 200_000 } else { 20_000 };
     let client = redis::Client::open(redis.url.as_str())?;
     let mut live = client.get_multiplexed_async_connection().await?;
     let mut pipes = Vec::new();
     let mut n = 0;
-    while n < COMMANDS {
-        let mut pipe = redis::Pipeline::with_capacity(PIPED);
-        for _ in 0..PIPED {
+    while n < commands {
+        let mut pipe = redis::Pipeline::with_capacity(at_once);
+        for _ in 0..at_once {
             let who = instance("bench", n % instances);
             pipe.zadd("bench", who.as_str(), load()).ignore();
             n += 1;
@@ -287,12 +292,15 @@ async fn baseline(redis: &Redis, instances: u32) -> Result<f64> {
         pipes.push(pipe);
     }
     // The set has all its members before it counts.
-    for pipe in pipes.iter().take(usize::try_from(instances)? / PIPED + 1) {
+    for pipe in pipes.iter().take(usize::try_from(instances)? / at_once + 1) {
         pipe.exec_async(&mut live).await?;
     }
     let before = redis.cpu_micros().await?;
     for pipe in &pipes {
         pipe.exec_async(&mut live).await?;
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
     }
     Ok((redis.cpu_micros().await? - before) / f64::from(n))
 }
