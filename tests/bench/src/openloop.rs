@@ -54,9 +54,9 @@ pub struct Record {
     /// Microseconds from when a request was due until its answer was whole; only good answers, and
     /// the unfinished ones with the time they have waited by then.
     pub latency: Histogram<u64>,
-    /// Answers below 500.
+    /// Answers below 400.
     pub good: u64,
-    /// Answers from 500, and connections that broke.
+    /// Answers from 400, and connections that broke.
     pub failed: u64,
     /// No answer within the patience.
     pub unfinished: u64,
@@ -267,7 +267,7 @@ impl<'a> Generator<'a> {
             self.waiting -= 1;
             if self.counts(&shot) {
                 let record = &mut self.seen.records[shot.party];
-                if status < 500 {
+                if status < 400 {
                     record.good += 1;
                     record.latency.saturating_record(micros(now.saturating_sub(shot.at)));
                 } else {

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -135,24 +136,46 @@ impl Drop for Peer {
     }
 }
 
+/// Below the ports that the system gives to clients: between a look and the server's start no
+/// client takes one, keeps it, and so leaves an instance out of the measurement.
+const PORTS: std::ops::Range<u16> = 30_000..32_700;
+
 /// Free loopback addresses, all different.
 ///
 /// # Errors
-/// When the system has none.
+/// When there are no more.
 pub fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
-    // All are held until the last is found, so that none is given twice.
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()
-        .context("find free ports")?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?)).collect()
+    (0..count).map(|_| free_address()).collect()
 }
 
-/// A free loopback address.
+/// A free loopback address, and another one each time.
 ///
 /// # Errors
-/// When the system has none.
+/// When there is none.
 pub fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
-    Ok(listener.local_addr()?)
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let count = u32::from(PORTS.end - PORTS.start);
+    let first = std::process::id().wrapping_mul(311);
+    for _ in 0..count {
+        let offset = first.wrapping_add(TAKEN.fetch_add(1, Relaxed)) % count;
+        let port = PORTS.start + u16::try_from(offset)?;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    bail!("no port is free from {} to {}", PORTS.start, PORTS.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_differ_and_are_no_clients() {
+        let addresses = free_addresses(50).unwrap();
+        let distinct: std::collections::BTreeSet<_> = addresses.iter().collect();
+        assert_eq!(distinct.len(), 50);
+        assert!(addresses.iter().all(|address| PORTS.contains(&address.port())));
+    }
 }

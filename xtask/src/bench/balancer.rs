@@ -17,7 +17,7 @@ const SIDE_BY_SIDE: [&str; 4] = ["http-small", "http-large", "latency", "idle"];
 const OWN_PROGRAM: [(&str, &str, &[&str]); 5] = [
     ("tcp", "tcp-side-by-side", &["--repetitions", "1", "--mebibytes", "256"]),
     ("nat", "nat-side-by-side", &["--repetitions", "1", "--seconds", "1"]),
-    ("picks", "picks", &["--quick"]),
+    ("picks", "picks", &[]),
     ("reports", "reports", &["--seconds", "1"]),
     ("reports", "freshness", &["--rounds", "20"]),
 ];

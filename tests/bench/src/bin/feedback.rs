@@ -16,7 +16,8 @@ use bench::proxies::Programs;
 use serde_json::{Map, Value, json};
 
 const USAGE: &str = "feedback --out FILE [--only WORKLOAD,...] [--contenders KIND:POLICY,...]
-  [--seconds N] [--warm-up N] [--repetitions N] [--seed N] [--redis PATH] ...";
+  [--seconds N] [--warm-up N] [--repetitions N] [--seed N] [--at-once PROXIES]
+  [--redis PATH] ...";
 
 struct Course {
     out: PathBuf,
@@ -35,13 +36,14 @@ fn main() -> Result<()> {
         programs: &programs,
         redis: redis.as_deref(),
         warm_up: Duration::from_secs_f64(args.or("warm-up", 8.0)?),
+        at_once: args.or("at-once", 15)?,
         measured: Duration::from_secs_f64(args.or("seconds", 15.0)?),
     };
     let course = Course {
         out: args.must("out")?,
         workloads: workloads(&args.list("only"))?,
         contenders: contenders(&args.list("contenders"), &programs)?,
-        repetitions: args.or("repetitions", 4)?,
+        repetitions: args.or("repetitions", 3)?,
         seed: args.or("seed", 1)?,
     };
     args.finish()?;
@@ -95,10 +97,11 @@ fn measure(field: &Field<'_>, course: &Course) -> Result<()> {
             let ran = run::run(field, workload, contenders, course.seed + repetition)?;
             done += 1;
             println!(
-                "[{done}/{cells}, {:.0} s] {}: generator and instances {:.0} % of the machine{}",
+                "[{done}/{cells}, {:.0} s] {}: generator and instances {:.0} %, proxies {:.0} % of the machine{}",
                 started.elapsed().as_secs_f64(),
                 workload.name,
                 ran.own_share * 100.0,
+                ran.proxy_share * 100.0,
                 ran.void.as_ref().map_or(String::new(), |why| format!("; void: {why}"))
             );
             runs.push(ran);

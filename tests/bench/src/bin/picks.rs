@@ -7,9 +7,12 @@
 
 use anyhow::{Context, Result, bail};
 use balancer::measure::Made;
+use bench::args::Args;
+use bench::bars::Bar;
 use domain::{Mono, PolicyName};
 use rustix::time::{ClockId, clock_gettime};
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const INSTANCES: [u32; 3] = [8, 100, 1000];
@@ -73,21 +76,29 @@ fn median(policy: PolicyName, instances: u32, threads: u64) -> Result<f64> {
 }
 
 fn main() -> Result<()> {
+    let mut args = Args::of_process("picks [--out FILE]", &[])?;
+    let path: Option<PathBuf> = args.option("out")?;
+    args.finish()?;
     let mut out = std::io::stdout();
     writeln!(out, "ns per pick, medians of {REPETITIONS}; one thread / two threads")?;
     let sizes = INSTANCES.map(|n| format!("{n:>17}"));
     writeln!(out, "{:16}{}", "policy", sizes.concat())?;
-    let mut missed = Vec::new();
+    let (mut missed, mut bars) = (Vec::new(), Vec::new());
     for policy in PolicyName::ALL {
         write!(out, "{:16}", policy.as_str())?;
         for (instances, bar) in INSTANCES.into_iter().zip(BARS) {
             let (one, two) = (median(policy, instances, 1)?, median(policy, instances, 2)?);
             write!(out, "{:>17}", format!("{one:.0} / {two:.0}"))?;
+            let what = format!("picks: us, {} among {instances}", policy.as_str());
+            bars.push(Bar::at_most(what, one / 1000.0, bar).json());
             if one > bar * 1000.0 {
                 missed.push(format!("{} among {instances}", policy.as_str()));
             }
         }
         writeln!(out)?;
+    }
+    if let Some(path) = path {
+        std::fs::write(path, serde_json::to_string_pretty(&serde_json::json!({"bars": bars}))?)?;
     }
     if !missed.is_empty() {
         bail!("over the bar of 1 us (5 us among 1,000): {}", missed.join(", "));

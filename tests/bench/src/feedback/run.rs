@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::churn;
 use super::contender::Contender;
 use super::workload::{Making, Workload};
-use crate::machine::{Busy, own_cpu_micros};
+use crate::machine::{Busy, cpu_micros, own_cpu_micros};
 use crate::openloop::{self, Course, Record, Shot};
 use crate::peer::{Peer, Start, free_address, free_addresses};
 use crate::proxies::{Kind, Programs, Wanted};
@@ -26,6 +26,8 @@ const CONNECTIONS_MAX: usize = 3000;
 const DESCRIPTORS_ELSE: usize = 1000;
 /// Generator and instances may use so much of the machine.
 const OWN_SHARE_MAX: f64 = 0.7;
+/// With the proxies they may use so much.
+const ALL_SHARE_MAX: f64 = 0.85;
 /// A machine busier than this makes the proxies wait for processors.
 const BUSY_SHARE_MAX: f64 = 0.9;
 /// A generator later than this with one request in a hundred measured itself.
@@ -42,6 +44,8 @@ pub struct Field<'a> {
     pub warm_up: Duration,
     /// Length of the measured part.
     pub measured: Duration,
+    /// Proxies at the same time.
+    pub at_once: usize,
 }
 
 /// One contender's part of a run.
@@ -53,6 +57,8 @@ pub struct Part {
     pub most_share: f64,
     /// The busiest instance against the mean.
     pub busy_spread: f64,
+    /// Share of the machine that its proxies used.
+    pub proxy_share: f64,
     /// Requests that the last of its instances got.
     pub last_requests: u64,
 }
@@ -64,6 +70,8 @@ pub struct Run {
     pub parts: Vec<Part>,
     /// Share of the machine that generator and instances used.
     pub own_share: f64,
+    /// And the proxies.
+    pub proxy_share: f64,
     /// Why it does not count.
     pub void: Option<String>,
 }
@@ -79,6 +87,10 @@ struct Camp {
 }
 
 impl Camp {
+    fn cpu_micros(&self) -> Result<u64> {
+        self.proxies.iter().map(|proxy| cpu_micros(proxy.pid())).sum()
+    }
+
     /// Its instances' addresses, and the proxy that is told of changes.
     fn first(&mut self) -> (Vec<SocketAddr>, Option<&mut Peer>) {
         let addresses = self.group.plans.iter().map(|plan| plan.address).collect();
@@ -86,12 +98,32 @@ impl Camp {
     }
 }
 
-/// Runs one workload once.
+/// Runs one workload once, so many contenders at the same time; the others after them, with the same
+/// arrivals and the same work.
 ///
 /// # Errors
 /// When a program does not start or a door does not accept.
-#[expect(clippy::disallowed_methods, reason = "a measurement reads the real clock")]
 pub fn run(
+    field: &Field<'_>,
+    workload: &Workload,
+    contenders: &[Contender],
+    seed: u64,
+) -> Result<Run> {
+    // Each further balancer is a process of every contender.
+    let at_once = (field.at_once / workload.balancers).max(1);
+    let mut whole = Run { parts: Vec::new(), own_share: 0.0, proxy_share: 0.0, void: None };
+    for some in contenders.chunks(at_once) {
+        let run = run_some(field, workload, some, seed)?;
+        whole.parts.extend(run.parts);
+        whole.own_share = whole.own_share.max(run.own_share);
+        whole.proxy_share = whole.proxy_share.max(run.proxy_share);
+        whole.void = whole.void.or(run.void);
+    }
+    Ok(whole)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a measurement reads the real clock")]
+fn run_some(
     field: &Field<'_>,
     workload: &Workload,
     contenders: &[Contender],
@@ -106,6 +138,7 @@ pub fn run(
         camps.push(camp.with_context(|| contender.to_string())?);
     }
     let groups: Vec<Group> = camps.iter().map(|camp| camp.group.clone()).collect();
+    let before = camps.iter().map(Camp::cpu_micros).collect::<Result<Vec<_>>>()?;
     let (busy, own) = (Busy::now()?, own_cpu_micros()?);
     let started = Instant::now();
     let sleepers = Sleepers::start(&groups, started)?;
@@ -125,22 +158,23 @@ pub fn run(
         }
         openloop::run(&course, shots)
     })?;
-    let (now, took) = (Busy::now()?, started.elapsed().as_secs_f64());
-    #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
-    let used = (own_cpu_micros()? - own) as f64 / 1e6 / took;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    #[expect(clippy::cast_precision_loss, reason = "a handful")]
-    let own_share = used / cores as f64;
+    let (now, took) = (Busy::now()?, started.elapsed());
+    let own_share = share(own_cpu_micros()? - own, took);
+    let used = camps.iter().map(Camp::cpu_micros).collect::<Result<Vec<_>>>()?;
+    let used = used.iter().zip(&before).map(|(now, before)| now - before);
+    let costs: Vec<u64> = used.collect();
+    let proxy_share = share(costs.iter().sum(), took);
     let late = seen.lateness.value_at_quantile(0.99);
-    let void = void(own_share, now.since(&busy), late);
+    let void = void(own_share, own_share + proxy_share, now.since(&busy), late);
     let parts = seen.records.into_iter().enumerate();
     let parts = parts.map(|(index, record)| Part {
         record,
         most_share: most_over_mean(&sleepers.requests(index)),
         busy_spread: most_over_mean(&sleepers.busy_micros(index)),
+        proxy_share: share(costs[index], took),
         last_requests: sleepers.requests(index).last().copied().unwrap_or(0),
     });
-    Ok(Run { parts: parts.collect(), own_share, void })
+    Ok(Run { parts: parts.collect(), own_share, proxy_share, void })
 }
 
 /// A connection has two ends in this process: the client's and the instance's.
@@ -151,10 +185,20 @@ fn connections_max(doors: usize) -> usize {
     each.clamp(64, CONNECTIONS_MAX)
 }
 
-fn void(own: f64, busy: f64, late: u64) -> Option<String> {
+/// Processor time as a share of the whole machine.
+#[expect(clippy::cast_precision_loss, reason = "microseconds of minutes, and a handful of cores")]
+fn share(micros: u64, took: Duration) -> f64 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    micros as f64 / 1e6 / took.as_secs_f64() / cores as f64
+}
+
+fn void(own: f64, all: f64, busy: f64, late: u64) -> Option<String> {
     let percent = |share: f64| format!("{:.0} %", share * 100.0);
     if own > OWN_SHARE_MAX {
         return Some(format!("generator and instances used {} of the machine", percent(own)));
+    }
+    if all > ALL_SHARE_MAX {
+        return Some(format!("with the proxies they used {} of the machine", percent(all)));
     }
     if busy > BUSY_SHARE_MAX {
         return Some(format!("the machine was {} busy", percent(busy)));

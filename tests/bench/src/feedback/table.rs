@@ -40,6 +40,7 @@ pub struct Row {
     ours: bool,
     p99s: Vec<f64>,
     last_requests: Figure,
+    proxy_share: Figure,
 }
 
 /// A workload's result.
@@ -100,6 +101,7 @@ impl Table {
                 to_round_robin: None,
                 to_best: 1.0,
                 ours: contender.is_ours(),
+                proxy_share: figure(index, &|part| part.proxy_share)?,
                 last_requests: figure(index, &|part| count(part.last_requests))?,
                 p99s: counted.iter().map(|run| ms(&run.parts[index], 0.99)).collect(),
             });
@@ -132,13 +134,22 @@ impl Table {
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!(
-            "{:28} {:>8} {:>8} {:>8}  {:>7} {:>7}  {:>7}  {:>6} {:>6}",
-            "", "p50 ms", "p99 ms", "p99.9", "p99/RR", "p99/best", "lost %", "share", "busy"
+            "{:28} {:>8} {:>8} {:>8}  {:>7} {:>7}  {:>7}  {:>6} {:>6} {:>6}",
+            "",
+            "p50 ms",
+            "p99 ms",
+            "p99.9",
+            "p99/RR",
+            "p99/best",
+            "lost %",
+            "share",
+            "busy",
+            "CPU %"
         )];
         for (index, row) in self.rows.iter().enumerate() {
             let to_turn = row.to_round_robin.map_or("-".to_owned(), |r| format!("{r:.2}"));
             lines.push(format!(
-                "{:28} {:>8.1} {:>8.0} {:>8.0}  {:>7} {:>7.2}  {:>7.2}  {:>6.2} {:>6.2}{}",
+                "{:28} {:>8.1} {:>8.0} {:>8.0}  {:>7} {:>7.2}  {:>7.2}  {:>6.2} {:>6.2} {:>6.1}{}",
                 row.name,
                 row.p50.median,
                 row.p99.median,
@@ -148,6 +159,7 @@ impl Table {
                 row.lost.median,
                 row.most_share.median,
                 row.busy_spread.median,
+                row.proxy_share.median * 100.0,
                 if index == self.best { "  best" } else { "" }
             ));
         }
@@ -250,6 +262,7 @@ impl Table {
                 "p999_ms": row.p999.json(),
                 "lost_percent": row.lost.json(),
                 "most_share": row.most_share.json(),
+                "proxy_share_of_machine": row.proxy_share.json(),
                 "busy_spread": row.busy_spread.json(),
                 "p99_to_round_robin": row.to_round_robin,
                 "p99_to_best": row.to_best,
