@@ -4,64 +4,97 @@ use crate::view::fade;
 use domain::Mono;
 use std::time::Duration;
 
-/// Time constant of the slow average.
-pub const AVERAGE_TAU: Duration = Duration::from_secs(10);
+/// Time constant of the slow sums: some thousand requests of a busy instance. A third of it is
+/// ruled by a handful of long requests (with 10 s, equal instances looked 10 to 30 % apart).
+pub const SUMS_TAU: Duration = Duration::from_secs(30);
 /// Older knowledge says nothing about the instance of today.
 pub const FORGET_AFTER: Duration = Duration::from_secs(180);
-/// Under this load a quotient is mostly noise.
+/// Under this mean load a quotient is mostly noise.
 pub const LOAD_MIN: f64 = 0.05;
 /// More requests a second at load 1.0 than any instance can answer; beyond it a report is broken.
 pub const QUOTIENT_MAX: f64 = 1e9;
 /// A weight stays within this factor of the median, so that no wrong report starves or floods.
 pub const SPREAD_MAX: f64 = 4.0;
+/// Requests that make half of what a quotient says believed.
+pub const EVIDENCE_HALF: f64 = 300.0;
+/// Instances this close to the median are equal: what is between them is chance, and a weight that
+/// follows chance sends more to the lucky.
+pub const EQUAL_WITHIN: f64 = 1.15;
+/// A reading stands for the time since the one before, at most so long, and the first for so long.
+const STANDS_MAX: Duration = Duration::from_secs(5);
+const STANDS_FIRST: Duration = Duration::from_millis(100);
 
-/// The slow average of one instance.
+/// What is known of one instance: sums over time, so that no single reading counts for more than
+/// the time it stood for.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Capacity {
-    average: Option<(f64, Mono)>,
+    /// Requests, decayed.
+    requests: f64,
+    /// Seconds at load 1.0, decayed.
+    used: f64,
+    /// Seconds, decayed.
+    span: f64,
+    at: Option<Mono>,
+    last: Option<(Known, Mono)>,
+}
+
+/// What an instance can do, and how sure that is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Known {
+    /// Requests a second at load 1.0.
+    pub quotient: f64,
+    /// Requests it is learned from.
+    pub requests: f64,
 }
 
 impl Capacity {
     /// Takes one reading: requests a second, and the load they came with.
     pub fn learn(&mut self, requests_per_second: f64, load: f64, now: Mono) {
-        let sample = requests_per_second / load;
         // NaN fails every comparison, which is what it deserves.
-        let sane = load >= LOAD_MIN && sample > 0.0 && sample <= QUOTIENT_MAX;
-        if !sane {
+        let sane = |x: f64| (0.0..=QUOTIENT_MAX).contains(&x);
+        if !sane(requests_per_second) || !sane(load) {
             return;
         }
-        let average = match self.known(now).zip(self.average) {
-            None => sample,
-            Some((old, (_, at))) => {
-                let kept = fade(now.since(at), AVERAGE_TAU);
-                old * kept + sample * (1.0 - kept)
-            }
-        };
-        self.average = Some((average, now));
+        let stood = self.at.map_or(STANDS_FIRST, |at| now.since(at)).min(STANDS_MAX);
+        let (kept, seconds) = (fade(stood, SUMS_TAU), stood.as_secs_f64());
+        self.requests = self.requests * kept + requests_per_second * seconds;
+        self.used = self.used * kept + load * seconds;
+        self.span = self.span * kept + seconds;
+        self.at = Some(now);
+        let quotient = self.requests / self.used;
+        let busy = self.used >= LOAD_MIN * self.span && self.used > 0.0;
+        if busy && quotient > 0.0 && quotient <= QUOTIENT_MAX {
+            self.last = Some((Known { quotient, requests: self.requests }, now));
+        }
     }
 
-    /// Requests a second at load 1.0, if known and not too old.
+    /// What it can do, if known and not too old.
     #[must_use]
-    pub fn known(&self, now: Mono) -> Option<f64> {
-        self.average.filter(|(_, at)| now.since(*at) < FORGET_AFTER).map(|(value, _)| value)
+    pub fn known(&self, now: Mono) -> Option<Known> {
+        self.last.filter(|(_, at)| now.since(*at) < FORGET_AFTER).map(|(known, _)| known)
     }
 }
 
-/// Writes each instance's weight against the median into `weights`: clipped to a factor of
-/// [`SPREAD_MAX`]; the unknown count as the median; when all are unknown all weigh 1.0.
-/// `weights` has at least as many places as `known`.
-pub fn weigh(known: &[Option<f64>], scratch: &mut Vec<f64>, weights: &mut [f64]) {
+/// Writes each instance's weight against the median into `weights`: as far as the evidence goes,
+/// 1.0 where the difference may be chance, clipped to a factor of [`SPREAD_MAX`]; the unknown count
+/// as the median; when all are unknown all weigh 1.0. `weights` has at least as many places as
+/// `known`.
+pub fn weigh(known: &[Option<Known>], scratch: &mut Vec<f64>, weights: &mut [f64]) {
     scratch.clear();
-    scratch.extend(known.iter().flatten());
+    scratch.extend(known.iter().flatten().map(|known| known.quotient));
     let median = median(scratch);
     for (weight, value) in weights.iter_mut().zip(known) {
         *weight = match (value, median) {
-            (Some(value), Some(median)) if median > 0.0 => {
-                (value / median).clamp(1.0 / SPREAD_MAX, SPREAD_MAX)
-            }
+            (Some(value), Some(median)) if median > 0.0 => against(*value, median),
             _ => 1.0,
         };
     }
+}
+
+fn against(known: Known, median: f64) -> f64 {
+    let sure = known.requests / (known.requests + EVIDENCE_HALF);
+    let ratio = (known.quotient / median).clamp(1.0 / SPREAD_MAX, SPREAD_MAX).powf(sure);
+    if (1.0 / EQUAL_WITHIN..=EQUAL_WITHIN).contains(&ratio) { 1.0 } else { ratio }
 }
 
 /// The lower median of `values`, which it reorders; `None` when there are none.
@@ -83,25 +116,51 @@ mod tests {
         Mono(Duration::from_secs(s))
     }
 
-    #[test]
-    fn capacity_is_learned_slowly_and_forgotten_late() {
+    /// Half a minute of readings each 50 ms.
+    fn after_a_while(rps: impl Fn(u64) -> f64, load: impl Fn(u64) -> f64) -> Capacity {
         let mut capacity = Capacity::default();
-        capacity.learn(100.0, 0.5, at(0));
-        assert_eq!(capacity.known(at(0)), Some(200.0));
-        capacity.learn(100.0, 0.01, at(1));
-        assert_eq!(capacity.known(at(1)), Some(200.0), "an idle reading is skipped");
-        capacity.learn(100.0, 1.0, at(10));
-        let after = capacity.known(at(10)).unwrap();
-        assert!((136.0..138.0).contains(&after), "{after}");
-        assert_eq!(capacity.known(at(10 + 181)), None);
+        for n in 0..600 {
+            capacity.learn(rps(n), load(n), Mono(Duration::from_millis(n * 50)));
+        }
+        capacity
     }
 
     #[test]
-    fn weights_are_against_the_median_and_clipped() {
-        let mut weights = [0.0; 4];
-        weigh(&[Some(10.0), Some(100.0), None, Some(9000.0)], &mut Vec::new(), &mut weights);
-        let expected = [0.25, 1.0, 1.0, 4.0];
-        assert!(weights.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{weights:?}");
+    fn no_single_reading_rules() {
+        // The first second is five times off; a third of the readings say nothing is in work.
+        let rps = |n: u64| if n < 20 { 500.0 } else { 100.0 };
+        let load = |n: u64| if n.is_multiple_of(3) { 0.0 } else { 0.75 };
+        let known = after_a_while(rps, load).known(at(30)).unwrap();
+        assert!((190.0..230.0).contains(&known.quotient), "{known:?}");
+        assert!((1500.0..2500.0).contains(&known.requests), "{known:?}");
+    }
+
+    #[test]
+    fn an_idle_time_teaches_nothing_and_is_forgotten_late() {
+        let mut capacity = after_a_while(|_| 100.0, |_| 0.5);
+        let before = capacity.known(at(30)).unwrap();
+        for second in 30..200 {
+            capacity.learn(0.0, 0.0, at(second));
+        }
+        let after = capacity.known(at(200)).unwrap();
+        assert!((after.quotient - before.quotient).abs() < 1e-6, "{after:?}");
+        assert_eq!(capacity.known(at(500)), None);
+        let mut lazy = Capacity::default();
+        (0..60).for_each(|second| lazy.learn(100.0, 0.0, at(second)));
+        assert_eq!(lazy.known(at(60)), None, "who always says zero says nothing");
+    }
+
+    #[test]
+    fn weights_go_as_far_as_the_evidence() {
+        let sure = |quotient| Some(Known { quotient, requests: 1e12 });
+        let mut weights = [0.0; 5];
+        let known = [sure(10.0), sure(100.0), None, sure(9000.0), sure(110.0)];
+        weigh(&known, &mut Vec::new(), &mut weights);
+        let expected = [0.25, 1.0, 1.0, 4.0, 1.0];
+        assert!(weights.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{weights:?}");
+        let guessed = [sure(100.0), Some(Known { quotient: 400.0, requests: EVIDENCE_HALF })];
+        weigh(&guessed, &mut Vec::new(), &mut weights);
+        assert!((weights[1] - 2.0).abs() < 1e-6, "half believed: {weights:?}");
         weigh(&[None, None], &mut Vec::new(), &mut weights);
         assert!(weights[..2].iter().all(|w| (w - 1.0).abs() < 1e-9));
     }
@@ -113,7 +172,8 @@ mod tests {
             for (rps, load) in readings {
                 let mut capacity = Capacity::default();
                 capacity.learn(rps, load, at(1));
-                known.push(capacity.known(at(1)));
+                capacity.learn(rps, load, at(2));
+                known.push(capacity.known(at(2)));
             }
             let mut weights = vec![0.0; known.len()];
             weigh(&known, &mut Vec::new(), &mut weights);
