@@ -41,6 +41,9 @@ fn framed(head: &Message, framing: &str, length: u64) {
     }
 }
 
+/// Headers a front door takes.
+const HEADERS_MAX: usize = 100;
+
 /// A request's head.
 pub fn request_head(bytes: &[u8]) {
     let Some(taken) = fuzzing::request_head(bytes) else { return };
@@ -54,6 +57,10 @@ pub fn request_head(bytes: &[u8]) {
     }
     // HTTP/1.0 need not say whose it is; HTTP/1.1 then says so with an empty host.
     if taken.host.is_empty() {
+        return;
+    }
+    // We add some lines of our own: beyond our own bound on headers, the next one may refuse it.
+    if taken.written.iter().filter(|b| **b == b'\n').count() > HEADERS_MAX {
         return;
     }
     // What is passed on means the same to the next front door.

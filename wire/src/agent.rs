@@ -141,7 +141,8 @@ fn number(text: &str) -> Option<u32> {
 }
 
 impl fmt::Display for AgentLine {
-    /// As it is sent, without the line's end.
+    /// As it is sent, without the line's end. Words that were not understood are not passed on: cut
+    /// short, one could be understood.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let admin = self.admin.map(|admin| match admin {
             Admin::Ready => "ready",
@@ -159,7 +160,7 @@ impl fmt::Display for AgentLine {
             health.map(str::to_owned),
             self.max_in_flight.map(|n| format!("maxconn:{n}")),
         ];
-        let words: Vec<String> = words.into_iter().flatten().chain(self.unknown.clone()).collect();
+        let words: Vec<String> = words.into_iter().flatten().collect();
         f.write_str(&words.join(" "))?;
         match &self.why {
             // Some readers know a reason only as a word of its own.
@@ -256,7 +257,10 @@ mod tests {
         #[test]
         fn lines_read_as_written(line in lines()) {
             let written = format!("{line}\n");
-            prop_assert_eq!(AgentLine::parse(written.as_bytes()), Ok(line));
+            let said = AgentLine { unknown: Vec::new(), ..line };
+            let nothing = AgentLine { why: None, ..said.clone() } == AgentLine::default();
+            let expected = if nothing { Err(AgentError::Empty) } else { Ok(said) };
+            prop_assert_eq!(AgentLine::parse(written.as_bytes()), expected);
         }
 
         #[test]
