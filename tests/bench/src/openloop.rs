@@ -67,7 +67,8 @@ pub struct Record {
 pub struct Seen {
     /// By party.
     pub records: Vec<Record>,
-    /// Microseconds by which requests left too late: the generator's own fault.
+    /// Microseconds by which requests were looked at too late: the generator's own fault. Waiting for
+    /// one of a door's connections is not.
     pub lateness: Histogram<u64>,
 }
 
@@ -168,6 +169,10 @@ impl<'a> Generator<'a> {
 
     fn fire(&mut self, shot: Shot) -> Result<()> {
         self.waiting += 1;
+        let late = self.elapsed().saturating_sub(shot.at);
+        if self.counts(&shot) {
+            self.seen.lateness.saturating_record(micros(late));
+        }
         if let Some(index) = self.idle[shot.door].pop() {
             return self.send(index, shot);
         }
@@ -199,10 +204,6 @@ impl<'a> Generator<'a> {
     }
 
     fn send(&mut self, index: usize, shot: Shot) -> Result<()> {
-        let late = self.elapsed().saturating_sub(shot.at);
-        if self.counts(&shot) {
-            self.seen.lateness.saturating_record(micros(late));
-        }
         let request = format!(
             "GET / HTTP/1.1\r\nhost: bench\r\n{DEMAND_HEADER}: {}\r\n\r\n",
             shot.demand_micros
