@@ -23,6 +23,8 @@ pub enum Phase {
     Body,
     /// Waiting in a queue, which has its own deadline.
     Held,
+    /// Passing a request's body on; no answer yet.
+    Upload,
     /// Waiting for an answer's head.
     Answer,
     /// Passing an answer on.
@@ -40,7 +42,7 @@ impl Phase {
             Phase::Head => limits.head_time,
             Phase::Held => return None,
             Phase::Answer => limits.answer_time,
-            Phase::Body | Phase::Stream => limits.stall_time,
+            Phase::Body | Phase::Upload | Phase::Stream => limits.stall_time,
             Phase::Tunnel => limits.tunnel_idle,
             Phase::Linger => Limits::LINGER,
         };
@@ -75,6 +77,8 @@ pub struct Conn {
     /// The client is what is waited for: its bytes, or its room.
     waits: Cell<bool>,
     waited: Cell<u64>,
+    /// When the sweep last looked.
+    checked: Cell<u64>,
     moved: Cell<u64>,
     late: Cell<bool>,
     ending: Cell<Option<Ending>>,
@@ -86,7 +90,8 @@ impl Conn {
     /// A fresh connection.
     #[must_use]
     pub fn new(peer: SocketAddr, tick: Rc<Tick>, limits: Rc<Limits>) -> Conn {
-        let since = Cell::new(tick.0.get());
+        let tick_now = tick.0.get();
+        let since = Cell::new(tick_now);
         Conn {
             peer: peer_text(peer),
             tick,
@@ -95,6 +100,7 @@ impl Conn {
             since,
             waits: Cell::new(false),
             waited: Cell::new(0),
+            checked: Cell::new(tick_now),
             moved: Cell::new(0),
             late: Cell::new(false),
             ending: Cell::new(None),
@@ -136,7 +142,7 @@ impl Conn {
         match self.phase.get() {
             // A head that trickles in is not progress, and an answer's deadline is its own.
             Phase::Head | Phase::Idle | Phase::Linger | Phase::Answer => {}
-            Phase::Body | Phase::Held | Phase::Stream | Phase::Tunnel => {
+            Phase::Body | Phase::Held | Phase::Upload | Phase::Stream | Phase::Tunnel => {
                 self.since.set(self.tick.0.get());
             }
         }
@@ -161,7 +167,8 @@ impl Conn {
     /// The sweep's look at it.
     pub fn check(&self) {
         let phase = self.phase.get();
-        let step = u64::try_from(SWEEP_EVERY.as_millis()).unwrap_or(u64::MAX);
+        let now = self.tick.0.get();
+        let step = now.saturating_sub(self.checked.replace(now));
         if self.waits.get() && phase != Phase::Tunnel {
             self.waited.set(self.waited.get() + step);
         }
@@ -172,8 +179,8 @@ impl Conn {
             return;
         }
         match phase {
-            Phase::Answer if self.waits.get() => self.end(Ending::Slow),
-            Phase::Answer => {
+            Phase::Answer | Phase::Upload if self.waits.get() => self.end(Ending::Slow),
+            Phase::Answer | Phase::Upload => {
                 self.late.set(true);
                 self.wake();
             }
@@ -281,6 +288,36 @@ mod tests {
             pass(&conn, 1000);
         }
         assert_eq!(conn.ending(), Some(Ending::Slow), "ten are not");
+    }
+
+    #[test]
+    fn an_upload_may_take_its_time_as_long_as_it_moves() {
+        let limits = Limits::default();
+        let (conn, pass) = conn(limits.clone());
+        conn.begin();
+        conn.enter(Phase::Upload);
+        for _ in 0..millis(limits.answer_time) / 1000 + 60 {
+            conn.moved(10_000);
+            pass(&conn, 1000);
+        }
+        assert!(!conn.take_late() && conn.ending().is_none());
+        pass(&conn, millis(limits.stall_time) + 250);
+        assert!(conn.take_late(), "the instance takes no more");
+    }
+
+    #[test]
+    fn looking_more_often_makes_no_client_slower() {
+        let tick = Rc::new(Tick::default());
+        let limits = Rc::new(Limits::default());
+        let conn = Conn::new("127.0.0.1:9".parse().unwrap(), Rc::clone(&tick), limits);
+        conn.begin();
+        conn.enter(Phase::Stream);
+        conn.waits();
+        for _ in 0..1000 {
+            tick.0.set(tick.0.get() + 10);
+            conn.check();
+        }
+        assert_eq!(conn.ending(), None, "ten seconds, however often they are counted");
     }
 
     #[test]

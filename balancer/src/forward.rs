@@ -104,7 +104,7 @@ impl Passage<'_> {
                     None => return self.broken(Fault::Client),
                 },
             };
-            self.conn.enter(Phase::Answer);
+            self.conn.enter(if up.has_ended() { Phase::Answer } else { Phase::Upload });
             let upstream = match self.connection(&at, tries.fresh).await {
                 Ok(upstream) => upstream,
                 Err(error) => {

@@ -98,17 +98,33 @@ impl Client {
         Poll::Ready(Ok(n))
     }
 
-    /// Looks, while something else is awaited, whether the client went away; bytes of its next
-    /// request are kept. Ready when it is gone.
-    pub fn poll_gone(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
+    /// Looks, while something else is awaited, whether the client's connection broke; bytes of its
+    /// next request are kept. A client that only ended its side still reads: that is no break.
+    pub fn poll_broken(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
         while !self.ended && self.input().len() < AHEAD_BYTES_MAX {
             match self.poll_read(cx, scratch) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0) | Err(_)) => self.ended = true,
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Err(_broken)) => return Poll::Ready(()),
                 Poll::Ready(Ok(n)) => self.keep(&scratch[..n]),
             }
         }
-        if self.ended { Poll::Ready(()) } else { Poll::Pending }
+        Poll::Pending
+    }
+
+    /// The same for one who waits in a queue: there, an end counts as leaving, since most who end
+    /// their side are gone, and others wait behind them.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
+        let broken = self.poll_broken(cx, scratch);
+        if self.ended { Poll::Ready(()) } else { broken }
+    }
+
+    /// Until told otherwise, closing this connection is a break and no end: for answers whose only
+    /// end is the connection's.
+    pub fn ends_by_break(&self, breaks: bool) {
+        let linger = breaks.then_some(std::time::Duration::ZERO);
+        // Where the system does not take it, the client sees what it saw before.
+        let _set = socket2::SockRef::from(&self.stream).set_linger(linger);
     }
 
     /// What is to be written next, to be appended to.
@@ -205,9 +221,7 @@ impl Client {
 
     /// Closes so that what was written so far never looks complete, where an end would.
     pub fn abort(self) {
-        // A connection that cannot be told to is closed all the same.
-        let _closed =
-            socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+        self.ends_by_break(true);
     }
 
     /// The bare stream and what was read ahead, for a tunnel.

@@ -118,20 +118,31 @@ impl<'a> Exchange<'a> {
         if !self.up_over {
             match self.up.poll(cx, client, &mut self.upstream, self.request, scratch) {
                 Poll::Pending => {}
-                Poll::Ready(Ok(())) => self.up_over = true,
+                Poll::Ready(Ok(())) => self.up_is_over(client),
                 Poll::Ready(Err(Some(fault))) => return Poll::Ready(Err(self.classed(fault))),
                 // An instance may answer early and stop listening: see what it says.
-                Poll::Ready(Err(None)) => (self.up_over, self.up_broken) = (true, true),
+                Poll::Ready(Err(None)) => {
+                    self.up_broken = true;
+                    self.up_is_over(client);
+                }
             }
         }
         if client.conn.take_late() && self.status == 0 {
             return Poll::Ready(Err(Fault::Late));
         }
         let down = self.poll_down(cx, client, scratch);
-        if down.is_pending() && self.up_over && client.poll_gone(cx, scratch).is_ready() {
+        if down.is_pending() && self.up_over && client.poll_broken(cx, scratch).is_ready() {
             return Poll::Ready(Err(Fault::Client));
         }
         down
+    }
+
+    /// From now on the instance is waited for.
+    fn up_is_over(&mut self, client: &Client) {
+        self.up_over = true;
+        if client.conn.phase() == Phase::Upload {
+            client.conn.enter(Phase::Answer);
+        }
     }
 
     /// Once the answer's head is with the client, nothing else can be said.
@@ -160,6 +171,9 @@ impl<'a> Exchange<'a> {
                 return Poll::Ready(Err(Fault::Client));
             }
             if matches!(self.stage, Stage::Done) {
+                if self.ends_with_connection() {
+                    client.ends_by_break(false);
+                }
                 return Poll::Ready(Ok(()));
             }
             let n = match ready!(self.upstream.poll_read(cx, scratch)) {
@@ -259,6 +273,10 @@ impl<'a> Exchange<'a> {
                 }
                 continue;
             }
+            if answer.status == answer::SWITCHING && !self.up_over {
+                client.output().truncate(mark);
+                return Err(Fault::Nonsense("it switched protocols before it had the request"));
+            }
             self.begin(client, toward, &answer, head);
             return self.take_body(cx, client, &bytes[at..]);
         }
@@ -280,6 +298,9 @@ impl<'a> Exchange<'a> {
         self.reusable = answer.keep;
         self.stage = Stage::Body { reader: Reader::new(answer.framing), outward };
         client.conn.enter(Phase::Stream);
+        if outward == Framing::Close {
+            client.ends_by_break(true);
+        }
     }
 
     fn take_body(

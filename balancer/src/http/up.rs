@@ -179,12 +179,14 @@ impl Up {
             if !left.is_empty() {
                 let n = ready!(upstream.poll_write(cx, left)).map_err(|_broken| None)?;
                 self.sent += n;
+                client.conn.moved(0);
                 continue;
             }
             let left = self.more.get(self.more_sent..).unwrap_or_default();
             if !left.is_empty() {
                 let n = ready!(upstream.poll_write(cx, left)).map_err(|_broken| None)?;
                 self.more_sent += n;
+                client.conn.moved(0);
                 continue;
             }
             if self.ended {

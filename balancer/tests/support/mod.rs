@@ -166,6 +166,7 @@ pub struct Setup {
     pub board_lost: bool,
     pub workers: usize,
     pub listen: Option<SocketAddr>,
+    pub limits: balancer::Limits,
 }
 
 /// A running balancer.
@@ -196,6 +197,7 @@ impl Running {
         config.workers = if setup.workers == 0 { 2 } else { setup.workers };
         config.save = setup.save;
         config.grace = Duration::from_secs(10);
+        config.limits = setup.limits;
         let deps = Deps { board: board.clone(), clock, manager: setup.manager };
         let balancer = Balancer::bind(config, deps).await.unwrap();
         let address = balancer.addresses()[0];
