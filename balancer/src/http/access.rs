@@ -92,6 +92,26 @@ impl Seen {
 }
 
 impl Seen {
+    /// What is known of a request that was not read, or not to its end.
+    #[must_use]
+    pub fn unread(client: &Client, status: u16, now: Mono) -> Seen {
+        let nothing = || Box::from(&[][..]);
+        Seen {
+            peer: client.conn.peer.clone(),
+            method: nothing(),
+            host: nothing(),
+            target: nothing(),
+            agent: nothing(),
+            referer: nothing(),
+            id: nothing(),
+            service: None,
+            old: false,
+            status,
+            bytes: client.sent,
+            arrived: now,
+        }
+    }
+
     fn service(&self) -> Option<&str> {
         self.service.as_ref().map(|service| service.name.as_str())
     }

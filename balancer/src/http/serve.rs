@@ -30,6 +30,9 @@ use wire::problem::Kind;
 /// What a lingering client may still send before it is cut off.
 const LINGER_BYTES_MAX: usize = 1 << 20;
 
+/// Logged for a request that the sweep cut off before it was answered.
+const TOO_SLOW: u16 = 408;
+
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -82,6 +85,10 @@ pub async fn drive(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
         Err(_over) if conn.phase() == Phase::Linger => {}
         Err(ending) => {
             worker.ended(ending);
+            if ending == Ending::Slow && conn.phase() != Phase::Idle {
+                let status = if client.status > 0 { client.status } else { TOO_SLOW };
+                worker.log(|| Seen::unread(&client, status, worker.now()));
+            }
             if ending == Ending::Slow && matches!(conn.phase(), Phase::Head | Phase::Body) {
                 say_too_slow(&mut client).await;
             }
@@ -111,7 +118,9 @@ async fn serve_all(worker: &Rc<Worker>, client: &mut Client) -> Next {
             Ok(None) => return Next::End(End::Close),
             Err(refused) => {
                 worker.shared.doors.refused.fetch_add(1, Relaxed);
+                client.begin();
                 say(client, &refusal_of(refused), Manner::closing()).await;
+                worker.log(|| Seen::unread(client, refused.status, worker.now()));
                 return linger(worker, client).await;
             }
         };
