@@ -3,6 +3,7 @@
 #![expect(clippy::print_stderr, reason = "what it does and what to do next is for people")]
 
 mod args;
+mod more;
 mod routes;
 mod targets;
 

@@ -1,12 +1,12 @@
 //! The flags of `tally proxy`, and what they mean for the balancer.
 
+use super::more::{More, MoreArgs};
 use super::targets::Wanted;
 use super::{targets, usage};
+use balancer::http::access::Format;
 use balancer::{AccessLog, Config};
 use clap::Args;
-use domain::{
-    AgentCheck, HashRule, Health, Hold, PolicyName, Revision, RouteMode, ServiceFront, ServiceName,
-};
+use domain::{AgentCheck, Health, PolicyName, Revision, RouteMode, ServiceFront, ServiceName};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -74,6 +74,9 @@ pub struct ProxyArgs {
     /// Keeps the secret of the instances' tokens over restarts [default: new ones each time].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// The rarer ones.
+    #[command(flatten)]
+    pub more: MoreArgs,
 }
 
 /// The flags, read.
@@ -84,6 +87,7 @@ pub struct Checked {
     service: ServiceName,
     policy: PolicyName,
     mode: RouteMode,
+    more: More,
 }
 
 impl ProxyArgs {
@@ -101,8 +105,15 @@ impl ProxyArgs {
         if self.health.as_ref().is_some_and(|path| !path.starts_with('/')) {
             return Err(usage("--health: must be a path that begins with /, such as /up"));
         }
+        let more = self.more.checked()?;
         let targets = self.to.iter().map(|to| targets::wanted(&service, to));
-        Ok(Checked { targets: targets.collect::<anyhow::Result<_>>()?, service, policy, mode })
+        Ok(Checked {
+            targets: targets.collect::<anyhow::Result<_>>()?,
+            service,
+            policy,
+            mode,
+            more,
+        })
     }
 }
 
@@ -137,10 +148,12 @@ impl Checked {
         } else {
             (config.listen, config.hosts) = (Vec::new(), vec![from.ip()]);
         }
-        config.access_log = args
-            .access_log
-            .clone()
-            .map(|path| AccessLog { path, format: balancer::http::access::Format::Json });
+        let format = match args.more.log_format.as_str() {
+            "common" => Format::Common,
+            _ => Format::Json,
+        };
+        config.access_log = args.access_log.clone().map(|path| AccessLog { path, format });
+        config.limits = self.more.limits.clone();
         Ok(config)
     }
 
@@ -155,16 +168,16 @@ impl Checked {
             mode: self.mode,
             port: (self.mode != RouteMode::Http).then_some(port),
             policy: self.policy,
-            hash: HashRule::default(),
-            sticky: None,
-            probe: None,
+            hash: self.more.hash.clone(),
+            sticky: self.more.sticky.clone(),
+            probe: self.more.probe.clone(),
             body_max: None,
-            hold: Hold::default(),
+            hold: self.more.hold.clone(),
             health: Health { path: args.health.clone(), ..Health::default() },
             agent: agent.map(|port| AgentCheck { port, interval: Duration::from_secs(2) }),
             concurrency: args.concurrency,
             max_in_flight: args.max_in_flight,
-            slow_start: Duration::from_secs(10),
+            slow_start: self.more.slow_start,
             source: None,
             load_balanced: true,
             revision: Revision(1),
