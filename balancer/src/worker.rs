@@ -59,6 +59,24 @@ pub struct Worker {
     conns: RefCell<Vec<Weak<Conn>>>,
     open: Cell<usize>,
     ids: Cell<u64>,
+    /// Bytes of bodies that are being read whole.
+    kept: Cell<u64>,
+}
+
+/// Memory of one worker for bodies that are read whole before an instance is chosen; beyond it they
+/// are passed on as they come. Many slow senders at once must not take more.
+const KEPT_BYTES_MAX: u64 = 32 << 20;
+
+/// Room for a body that is being read whole; dropping it gives the room back.
+pub struct Kept<'a> {
+    worker: &'a Worker,
+    bytes: u64,
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.worker.kept.set(self.worker.kept.get().saturating_sub(self.bytes));
+    }
 }
 
 impl Worker {
@@ -79,6 +97,7 @@ impl Worker {
             conns: RefCell::default(),
             open: Cell::new(0),
             ids: Cell::new(ids),
+            kept: Cell::new(0),
         }
     }
 
@@ -161,6 +180,16 @@ impl Worker {
             let byte = bytes[place / 2];
             let half = if place % 2 == 0 { byte >> 4 } else { byte & 15 };
             DIGITS[usize::from(half)]
+        })
+    }
+
+    /// Room to read a body of this length whole, if there is.
+    #[must_use]
+    pub fn keep(&self, bytes: u64) -> Option<Kept<'_>> {
+        let all = self.kept.get().saturating_add(bytes);
+        (all <= KEPT_BYTES_MAX).then(|| {
+            self.kept.set(all);
+            Kept { worker: self, bytes }
         })
     }
 

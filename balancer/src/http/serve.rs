@@ -291,10 +291,13 @@ async fn buffer(
     if up.has_ended() {
         return Ok(());
     }
-    let small = |n: u64| n <= worker.limits.buffer.0.0;
-    if !matches!(request.framing, Framing::Length(n) if small(n)) {
-        return up.take_ahead(client, request);
-    }
+    let length = match request.framing {
+        Framing::Length(n) if n <= worker.limits.buffer.0.0 => n,
+        Framing::None | Framing::Length(_) | Framing::Chunked | Framing::Close => {
+            return up.take_ahead(client, request);
+        }
+    };
+    let Some(_room) = worker.keep(length) else { return up.take_ahead(client, request) };
     client.conn.enter(Phase::Body);
     poll_fn(|cx| up.poll_buffer(cx, client, request, &mut worker.scratch.borrow_mut())).await
 }
