@@ -3,7 +3,7 @@
 use crate::learn::World;
 use crate::{Config, Deps, Shared, demand, health, others, probe, save, terms};
 use chassis::{Readiness, Shutdown};
-use domain::{Change, LoadReading, ServiceName};
+use domain::{Change, LoadReading, Mono, ServiceName};
 use scoreboard::Board;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
@@ -98,6 +98,7 @@ async fn read(
     let mut watching = true;
     let mut next = Read::All;
     let mut lost = false;
+    let mut whole = shared.clock.monotonic();
     while !shutdown.has_started() {
         let began = shared.clock.monotonic();
         let failed = match take(&*board, &shared, &world, &next).await {
@@ -121,16 +122,43 @@ async fn read(
             tracing::info!("the scoreboard is back");
         }
         lost = failed;
-        let took = shared.clock.monotonic().since(began);
+        let ended = shared.clock.monotonic();
+        if matches!(next, Read::All) {
+            whole = ended;
+        }
+        let rest = ended.since(began).saturating_mul(REST_PER_READ).min(READ_EVERY);
         tokio::select! {
             () = shutdown.started() => return,
-            () = tokio::time::sleep(took.saturating_mul(REST_PER_READ).min(READ_EVERY)) => {}
+            () = tokio::time::sleep(rest) => {}
         }
+        let left = left(whole, shared.clock.monotonic());
         next = tokio::select! {
             () = shutdown.started() => return,
-            () = tokio::time::sleep(READ_EVERY) => Read::All,
-            read = gather(&mut changes, &mut watching), if watching && !lost => read,
+            read = news(left, &mut changes, &mut watching, lost) => read,
         };
+    }
+}
+
+/// How long the whole board may still be left unread.
+fn left(whole: Mono, now: Mono) -> Duration {
+    READ_EVERY.saturating_sub(now.since(whole))
+}
+
+/// What to take in next: changes as they come, and everything once its time is over. That changes
+/// never pause does not put it off, for some things are told by none.
+async fn news(
+    left: Duration,
+    changes: &mut scoreboard::Changes,
+    watching: &mut bool,
+    lost: bool,
+) -> Read {
+    if left.is_zero() {
+        return Read::All;
+    }
+    let listens = *watching && !lost;
+    tokio::select! {
+        () = tokio::time::sleep(left) => Read::All,
+        read = gather(changes, watching), if listens => read,
     }
 }
 
@@ -230,7 +258,81 @@ async fn judge(shared: Arc<Shared>, world: SharedWorld, shutdown: Shutdown) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{front, shared};
+    use chassis::SystemClock;
+    use domain::{
+        Clock, Epoch, Generation, Load, LoadReport, LoadSource, RouteGen, RouteTable, Timestamp,
+    };
+    use scoreboard::MemoryBoard;
     use tokio::sync::broadcast;
+
+    /// Minutes pass in a second.
+    struct Swift(SystemClock);
+
+    impl Clock for Swift {
+        fn now(&self) -> Timestamp {
+            Timestamp::default().plus(self.monotonic().0)
+        }
+        fn monotonic(&self) -> Mono {
+            Mono(self.0.monotonic().0 * 200)
+        }
+    }
+
+    /// Waits for a state, while loads are told all the time.
+    async fn while_told(board: &MemoryBoard, what: &str, state: impl Fn() -> bool) {
+        let report = LoadReport {
+            instance: "shop-0000000001".parse().unwrap(),
+            load: Load::from_reported(0.5).unwrap(),
+            in_flight: None,
+            rps_milli: None,
+            eps_milli: None,
+            seq: None,
+            source: LoadSource::Pushed,
+        };
+        let telling = async {
+            while !state() {
+                board.record(std::slice::from_ref(&report)).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let told = tokio::time::timeout(Duration::from_secs(20), telling).await;
+        assert!(told.is_ok(), "never: {what}");
+    }
+
+    #[tokio::test]
+    async fn a_removed_service_is_forgotten_while_loads_stream() {
+        let clock = Arc::new(Swift(SystemClock::new()));
+        let board = Arc::new(MemoryBoard::new(clock.clone()));
+        let shared = Arc::new(Shared { clock, ..shared() });
+        let gone: ServiceName = "web".parse().unwrap();
+        let generation = RouteGen { epoch: Epoch(1), generation: Generation(1) };
+        let empty = RouteTable { generation, entries: Vec::new() };
+        for name in ["shop", "web"] {
+            board.publish_front(&front(name)).await.unwrap();
+            board.publish_routes(&name.parse().unwrap(), &empty).await.unwrap();
+        }
+        let shutdown = Shutdown::new();
+        let world = SharedWorld::new(World::new(1));
+        let reading =
+            read(board.clone(), shared.clone(), world, Readiness::default(), shutdown.clone());
+        let reading = tokio::spawn(reading);
+        let known = || shared.table.load().services().len();
+        while_told(&board, "both are known", || known() == 2).await;
+        board.remove_service(&gone).await.unwrap();
+        while_told(&board, "one is left", || known() == 1).await;
+        assert_eq!(shared.table.load().services()[0].name.as_str(), "shop");
+        shutdown.start();
+        reading.await.unwrap();
+    }
+
+    #[test]
+    fn a_whole_reading_is_due_a_second_after_the_last_one() {
+        let at = |millis| Mono(Duration::from_millis(millis));
+        assert_eq!(left(at(5000), at(5000)), READ_EVERY);
+        assert_eq!(left(at(5000), at(5999)), Duration::from_millis(1));
+        assert_eq!(left(at(5000), at(6000)), Duration::ZERO);
+        assert_eq!(left(at(5000), at(9000)), Duration::ZERO);
+    }
 
     #[tokio::test]
     async fn a_stream_of_demand_does_not_put_a_reading_off() {

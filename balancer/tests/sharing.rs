@@ -132,3 +132,17 @@ async fn two_balancers_know_of_each_other() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn another_balancer_is_seen_while_loads_stream() {
+    let running = Running::start().await;
+    let backend = Backend::named("here").await;
+    running.publish(&front("shop"), &[backend.address]).await;
+    let other = "b2".parse().unwrap();
+    until("it is counted", || async {
+        running.board.record(&[report(0, 0.5)]).await.unwrap();
+        running.board.write_demand(&other, &[]).await.unwrap();
+        running.metric("tally_balancer_balancers").await >= Some(2.0)
+    })
+    .await;
+}
