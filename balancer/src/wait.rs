@@ -12,6 +12,9 @@ use tokio::sync::oneshot;
 
 /// The least share of an instance's room that waiting requests get right after it became ready.
 const ROOM_RAMP_MIN: f64 = 0.1;
+/// Places of those who left that may lie among the others before the list is gone through: looking
+/// at each one then costs next to nothing for each that left.
+const LEFT_MAX: usize = 64;
 
 /// The queue of one service. The request path reads `held` alone while nobody waits.
 #[derive(Debug, Default)]
@@ -26,6 +29,18 @@ struct Inner {
     waiting: VecDeque<Waiter>,
     /// Told to go, not yet gone.
     granted: u32,
+}
+
+impl Inner {
+    /// Forgets those who left: at the front always, among the others before they are many.
+    fn tidy(&mut self, held: u32) {
+        while self.waiting.front().is_some_and(|w| w.go.is_closed()) {
+            self.waiting.pop_front();
+        }
+        if self.waiting.len() > 2 * held as usize + LEFT_MAX {
+            self.waiting.retain(|w| !w.go.is_closed());
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -134,7 +149,9 @@ impl Ticket<'_> {
 
     fn settle(&mut self) {
         if let Some(mut go) = self.go.take() {
-            // Told to go in this very moment: as good as granted.
+            // From here on nobody tells it to go; who was told in this very moment is as good as
+            // granted.
+            go.close();
             self.granted |= go.try_recv().is_ok();
         }
         if self.granted {
@@ -148,8 +165,9 @@ impl Ticket<'_> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         self.settle();
-        self.queue.held.fetch_sub(1, Relaxed);
+        let held = self.queue.held.fetch_sub(1, Relaxed) - 1;
         self.queue.bytes.fetch_sub(self.bytes, Relaxed);
+        self.queue.lock().tidy(held);
     }
 }
 
@@ -235,6 +253,26 @@ mod tests {
         let mut b = queue.enter(&hold(10, 1000), 10, now).unwrap();
         queue.release(1);
         assert!(told(&mut b));
+    }
+
+    #[test]
+    fn who_left_takes_no_place_however_long_nobody_goes() {
+        let queue = Queue::default();
+        let at = |seconds| Mono(Duration::from_secs(seconds));
+        let enter = |seconds| queue.enter(&hold(10, 1000), 10, at(seconds)).unwrap();
+        let first = enter(1);
+        let second = enter(2);
+        for _ in 0..10_000 {
+            drop(enter(3));
+            queue.release(0);
+        }
+        let places = queue.lock().waiting.len();
+        assert!(places <= 2 * 2 + LEFT_MAX, "{places}");
+        assert_eq!(queue.oldest_wait(at(9)), Duration::from_secs(8));
+        drop(first);
+        assert_eq!(queue.oldest_wait(at(9)), Duration::from_secs(7));
+        drop(second);
+        assert_eq!((queue.lock().waiting.len(), queue.oldest_wait(at(9))), (0, Duration::ZERO));
     }
 
     #[test]
