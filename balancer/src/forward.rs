@@ -267,7 +267,7 @@ impl Passage<'_> {
     /// Picks an instance and counts the request in there.
     fn pick(&self, avoid: Option<u64>, now: Mono) -> Result<AtInstance, NoPick> {
         let service = &self.local.service;
-        if service.queue.held() > 0 && avoid.is_none() {
+        if service.queue.has_waiters() && avoid.is_none() {
             // Others wait already: behind them, not past them.
             let standing = service.snapshot.load().any_standing();
             return Err(if standing { NoPick::Full } else { NoPick::Nothing });

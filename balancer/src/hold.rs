@@ -64,8 +64,8 @@ impl Passage<'_> {
         let front = service.front.load_full();
         self.conn.enter(Phase::Held);
         let now = self.worker.now();
-        let ticket = service.queue.enter(&front.hold, held_bytes(client, request), now);
-        if ticket.is_err() || now.since(self.arrived) + pause > front.hold.deadline {
+        let stay = service.queue.stay(&front.hold, held_bytes(client, request));
+        if stay.is_err() || now.since(self.arrived) + pause > front.hold.deadline {
             return Some(Err(problem(Kind::Unavailable, "no instance accepts connections")));
         }
         self.worker.shared.waits(service);

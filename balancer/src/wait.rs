@@ -16,11 +16,13 @@ const ROOM_RAMP_MIN: f64 = 0.1;
 /// at each one then costs next to nothing for each that left.
 const LEFT_MAX: usize = 64;
 
-/// The queue of one service. The request path reads `held` alone while nobody waits.
+/// The queue of one service. The request path reads `waiters` alone while nobody waits.
 #[derive(Debug, Default)]
 pub struct Queue {
     held: AtomicU32,
     bytes: AtomicU64,
+    /// Of those held, who have a place in the queue, or were told to go and have not gone yet.
+    waiters: AtomicU32,
     inner: Mutex<Inner>,
 }
 
@@ -33,11 +35,11 @@ struct Inner {
 
 impl Inner {
     /// Forgets those who left: at the front always, among the others before they are many.
-    fn tidy(&mut self, held: u32) {
+    fn tidy(&mut self, waiters: u32) {
         while self.waiting.front().is_some_and(|w| w.go.is_closed()) {
             self.waiting.pop_front();
         }
-        if self.waiting.len() > 2 * held as usize + LEFT_MAX {
+        if self.waiting.len() > 2 * waiters as usize + LEFT_MAX {
             self.waiting.retain(|w| !w.go.is_closed());
         }
     }
@@ -53,11 +55,18 @@ struct Waiter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueFull;
 
+/// A request held, counted within the bounds; going on is dropping it.
+#[derive(Debug)]
+pub struct Stay<'a> {
+    queue: &'a Queue,
+    bytes: u64,
+}
+
 /// A place in the queue; leaving is dropping it.
 #[derive(Debug)]
 pub struct Ticket<'a> {
     queue: &'a Queue,
-    bytes: u64,
+    _stay: Stay<'a>,
     since: Mono,
     go: Option<oneshot::Receiver<()>>,
     granted: bool,
@@ -70,6 +79,12 @@ impl Queue {
         self.held.load(Relaxed)
     }
 
+    /// Whether some wait for an instance, so that who comes now is behind them.
+    #[must_use]
+    pub fn has_waiters(&self) -> bool {
+        self.waiters.load(Relaxed) > 0
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic elsewhere leaves the list itself whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -80,15 +95,25 @@ impl Queue {
     /// # Errors
     /// [`QueueFull`] when the bounds on requests or bytes would be passed.
     pub fn enter(&self, hold: &Hold, bytes: u64, now: Mono) -> Result<Ticket<'_>, QueueFull> {
+        let stay = self.stay(hold, bytes)?;
+        self.waiters.fetch_add(1, Relaxed);
+        let go = Some(self.push(now, false));
+        Ok(Ticket { queue: self, _stay: stay, since: now, go, granted: false })
+    }
+
+    /// Held without a place: who pauses takes no turn from those who wait.
+    ///
+    /// # Errors
+    /// [`QueueFull`] when the bounds on requests or bytes would be passed.
+    pub fn stay(&self, hold: &Hold, bytes: u64) -> Result<Stay<'_>, QueueFull> {
         // Counted first and taken back, so that two cores never both take the last place.
         let requests = self.held.fetch_add(1, Relaxed) + 1;
         let all_bytes = self.bytes.fetch_add(bytes, Relaxed) + bytes;
-        let mut ticket = Ticket { queue: self, bytes, since: now, go: None, granted: false };
+        let stay = Stay { queue: self, bytes };
         if requests > hold.requests || all_bytes > hold.bytes.0 {
             return Err(QueueFull);
         }
-        ticket.go = Some(self.push(now, false));
-        Ok(ticket)
+        Ok(stay)
     }
 
     fn push(&self, since: Mono, front: bool) -> oneshot::Receiver<()> {
@@ -105,7 +130,7 @@ impl Queue {
 
     /// Lets as many go as there is room for.
     pub fn release(&self, room: u32) {
-        if self.held() == 0 {
+        if !self.has_waiters() {
             return;
         }
         let mut inner = self.lock();
@@ -121,7 +146,7 @@ impl Queue {
     /// How long the first in the queue has waited.
     #[must_use]
     pub fn oldest_wait(&self, now: Mono) -> Duration {
-        if self.held() == 0 {
+        if !self.has_waiters() {
             return Duration::ZERO;
         }
         let inner = self.lock();
@@ -165,9 +190,15 @@ impl Ticket<'_> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         self.settle();
-        let held = self.queue.held.fetch_sub(1, Relaxed) - 1;
+        let waiters = self.queue.waiters.fetch_sub(1, Relaxed).saturating_sub(1);
+        self.queue.lock().tidy(waiters);
+    }
+}
+
+impl Drop for Stay<'_> {
+    fn drop(&mut self) {
+        self.queue.held.fetch_sub(1, Relaxed);
         self.queue.bytes.fetch_sub(self.bytes, Relaxed);
-        self.queue.lock().tidy(held);
     }
 }
 
@@ -202,7 +233,7 @@ pub fn room(snapshot: &Snapshot, now: Mono) -> u32 {
 
 /// Lets those go for whom there is room.
 pub fn pump(service: &Service, now: Mono) {
-    if service.queue.held() > 0 {
+    if service.queue.has_waiters() {
         service.queue.release(room(&service.snapshot.load(), now));
     }
 }
@@ -273,6 +304,23 @@ mod tests {
         assert_eq!(queue.oldest_wait(at(9)), Duration::from_secs(7));
         drop(second);
         assert_eq!((queue.lock().waiting.len(), queue.oldest_wait(at(9))), (0, Duration::ZERO));
+    }
+
+    #[test]
+    fn who_pauses_is_held_and_takes_no_turn() {
+        let queue = Queue::default();
+        let now = Mono::default();
+        let pausing = queue.stay(&hold(2, 30), 20).unwrap();
+        assert_eq!((queue.held(), queue.has_waiters()), (1, false));
+        assert!(queue.enter(&hold(2, 29), 10, now).is_err(), "its bytes count");
+        let mut waiting = queue.enter(&hold(2, 30), 10, now).unwrap();
+        assert!(queue.stay(&hold(2, 1000), 0).is_err(), "both count");
+        assert!(queue.has_waiters());
+        queue.release(1);
+        assert!(told(&mut waiting), "the one place goes to who waits");
+        drop((pausing, waiting));
+        assert_eq!((queue.held(), queue.bytes.load(Relaxed)), (0, 0));
+        assert!(!queue.has_waiters() && queue.lock().granted == 0);
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl Caller {
 
     fn pick(&self, avoid: Option<u64>) -> Result<Place, NoPick> {
         let service = &self.local.service;
-        if service.queue.held() > 0 && avoid.is_none() {
+        if service.queue.has_waiters() && avoid.is_none() {
             // Others wait already: behind them, not past them.
             return Err(NoPick::Full);
         }
@@ -210,9 +210,7 @@ impl Caller {
         if self.left(front.hold.deadline) < pause {
             return Err(Refusal::Deadline);
         }
-        let now = self.worker.now();
-        let _held =
-            service.queue.enter(&front.hold, HELD_BYTES, now).map_err(|_full| Refusal::Queue)?;
+        let _held = service.queue.stay(&front.hold, HELD_BYTES).map_err(|_full| Refusal::Queue)?;
         self.worker.shared.waits(service);
         tokio::time::sleep(pause).await;
         Ok(())
