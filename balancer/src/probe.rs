@@ -10,7 +10,7 @@ use domain::{Mono, PolicyName};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use picker::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -34,6 +34,8 @@ const LIMIT: Duration = Duration::from_millis(250);
 const ARRIVALS: usize = 16;
 /// Idle connections kept per instance.
 const LINES_MAX: usize = 4;
+/// How often connections to instances that are asked no more are closed.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// One worker's wishes, and what came of them.
 #[derive(Debug, Default)]
@@ -148,6 +150,7 @@ pub async fn watch(shared: Arc<Shared>, shutdown: Shutdown) {
     let mut under_way = FuturesUnordered::new();
     let mut idle = IDLE_AFTER;
     let mut tick = ticking(TICK_IDLE);
+    let mut swept = shared.clock.monotonic();
     loop {
         tokio::select! {
             () = shutdown.started() => return,
@@ -164,9 +167,31 @@ pub async fn watch(shared: Arc<Shared>, shutdown: Shutdown) {
                     tick = ticking(if was_idle { TICK } else { TICK_IDLE });
                     lines.retain(|_, _| was_idle);
                 }
+                let now = shared.clock.monotonic();
+                if now.since(swept) >= SWEEP_EVERY {
+                    sweep(&mut lines, shared.table.load().services());
+                    swept = now;
+                }
             }
         }
     }
+}
+
+/// Closes connections to instances that no probe goes to any more: those that left the routes,
+/// drain, or whose service is no longer probed.
+fn sweep(lines: &mut Lines, services: &[Arc<Service>]) {
+    if lines.is_empty() {
+        return;
+    }
+    let mut asked = BTreeSet::new();
+    for service in services {
+        let snapshot = service.snapshot.load();
+        if snapshot.field.probed {
+            let ready = snapshot.entries.iter().filter(|entry| entry.ready);
+            asked.extend(ready.map(|entry| entry.instance.serial));
+        }
+    }
+    lines.retain(|serial, _| asked.contains(serial));
 }
 
 fn ticking(period: Duration) -> tokio::time::Interval {
@@ -232,6 +257,56 @@ fn settle(probed: Probed, lines: &mut Lines, now: Mono) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::learn::World;
+    use crate::testing::{front, shared};
+    use domain::{
+        Epoch, Generation, Probe, Revision, RouteEntry, RouteGen, RouteState, RouteTable,
+        ServiceFront,
+    };
+    use scoreboard::ServiceView;
+
+    #[tokio::test]
+    async fn connections_to_instances_that_left_are_closed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (shared, mut world, mut lines) = (shared(), World::new(1), Lines::new());
+        let route = |n: usize, state| RouteEntry {
+            instance: format!("shop-{n:010}").parse().unwrap(),
+            address,
+            state,
+            weight: 100,
+            max_in_flight: 10,
+            revision: Revision(1),
+        };
+        let mut take = |policy, generation, entries| {
+            let probe = Some(Probe { path: "/probe".to_owned() });
+            let front = Some(ServiceFront { policy, probe, ..front("shop") });
+            let generation = RouteGen { epoch: Epoch(1), generation: Generation(generation) };
+            let routes = Some(RouteTable { generation, entries });
+            let view = ServiceView { front, routes, loads: Vec::new() };
+            world.take_service(&shared, &"shop".parse().unwrap(), &view, Mono::default());
+        };
+        let serials = || -> Vec<u64> {
+            let table = shared.table.load();
+            let snapshot = table.services()[0].snapshot.load();
+            snapshot.entries.iter().map(|entry| entry.instance.serial).collect()
+        };
+        let all: Vec<_> = (0..3).map(|n| route(n, RouteState::Ready)).collect();
+        take(PolicyName::Prequal, 1, all);
+        let known = serials();
+        for serial in &known {
+            lines.insert(*serial, vec![ask::connect(address, LIMIT * 20).await.unwrap()]);
+        }
+        sweep(&mut lines, shared.table.load().services());
+        assert_eq!(lines.keys().copied().collect::<Vec<_>>(), known, "all are asked");
+        let left = vec![route(0, RouteState::Draining), route(2, RouteState::Ready)];
+        take(PolicyName::Prequal, 2, left);
+        sweep(&mut lines, shared.table.load().services());
+        assert_eq!(lines.keys().copied().collect::<Vec<_>>(), known[2..]);
+        take(PolicyName::Feedback, 3, vec![route(2, RouteState::Ready)]);
+        sweep(&mut lines, shared.table.load().services());
+        assert!(lines.is_empty(), "nobody probes there now");
+    }
 
     #[test]
     fn a_worker_sees_each_answer_once_and_the_latest_of_many() {
