@@ -1,6 +1,7 @@
 //! Asks an instance something small over a connection of its own: does its port accept, what does a
 //! path answer. For checks and probes; the request path has its own connections.
 
+use chassis::dial;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -34,11 +35,7 @@ pub struct Heard {
 /// # Errors
 /// What the system said, or that it took too long.
 pub async fn connect(address: SocketAddr, limit: Duration) -> io::Result<Line> {
-    let stream = tokio::time::timeout(limit, TcpStream::connect(address)).await??;
-    // The kernel can connect a socket to itself when the port is one it gives out by itself.
-    if stream.local_addr()? == address {
-        return Err(io::ErrorKind::ConnectionRefused.into());
-    }
+    let stream = tokio::time::timeout(limit, dial::connect(address)).await??;
     let _no_delay_is_a_wish = stream.set_nodelay(true);
     Ok(Line(stream))
 }

@@ -1,6 +1,7 @@
 //! One connection to an instance. It is polled by the task of the client's connection, so that no
 //! request costs a task or a channel.
 
+use chassis::dial;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -32,7 +33,7 @@ impl Upstream {
     /// # Errors
     /// What the system says, or that it took too long.
     pub async fn connect(address: SocketAddr) -> io::Result<Upstream> {
-        let connecting = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address));
+        let connecting = tokio::time::timeout(CONNECT_MAX, dial::connect(address));
         let stream = connecting.await.map_err(|_late| io::ErrorKind::TimedOut)??;
         stream.set_nodelay(true)?;
         Ok(Upstream { stream, buffer: Vec::new(), used: false, seen: false, idle_since: 0 })

@@ -7,6 +7,7 @@ use crate::choose::{self, Wish};
 use crate::view::Instance;
 use crate::wait;
 use crate::worker::{Local, Worker};
+use chassis::dial;
 use domain::Mono;
 use picker::NoPick;
 use std::cell::Cell;
@@ -133,7 +134,7 @@ impl Caller {
 
     async fn connect(&self, place: &Place) -> io::Result<TcpStream> {
         let limit = self.worker.limits.port_connect_time.0.0;
-        let connecting = TcpStream::connect(place.instance.address);
+        let connecting = dial::connect(place.instance.address);
         let stream = tokio::time::timeout(limit, connecting).await??;
         let _no_delay_is_a_wish = stream.set_nodelay(true);
         Ok(stream)

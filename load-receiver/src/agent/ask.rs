@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use wire::agent::{AgentError, AgentLine, LINE_BYTES_MAX};
 
 /// From the connection to the line's end.
@@ -51,10 +50,7 @@ pub(super) async fn ask(address: SocketAddr) -> Result<AgentLine, Silence> {
 
 /// What the agent sends up to its line's end, its own end, or more than any line has.
 async fn read_line(address: SocketAddr) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(address).await?;
-    if stream.local_addr()? == stream.peer_addr()? {
-        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens there"));
-    }
+    let mut stream = chassis::dial::connect(address).await?;
     let mut sent = vec![0_u8; LINE_BYTES_MAX + 2];
     let mut have = 0;
     while have < sent.len() && !sent[..have].iter().any(|b| matches!(b, b'\r' | b'\n')) {
