@@ -366,7 +366,8 @@ async fn tunnel(worker: &Rc<Worker>, client: Client, switched: Switched) {
     let (tools, upstream) = (Rc::clone(&worker.tools), switched.upstream.into_parts());
     let mut joined = Tunnel::new(client.into_parts(), upstream, tools);
     let ended = poll_fn(|cx| {
-        if conn.ending().is_some() {
+        if let Some(why) = conn.ending() {
+            worker.ended(why);
             return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
         }
         joined.poll(cx, &conn)
