@@ -13,6 +13,7 @@ use crate::outcome::AtInstance;
 use crate::refuse::{Refusal, problem};
 use crate::upstream::Upstream;
 use crate::worker::{Local, Worker};
+use chassis::dial;
 use domain::Mono;
 use picker::NoPick;
 use std::net::{IpAddr, Ipv4Addr};
@@ -107,6 +108,7 @@ impl Passage<'_> {
             self.conn.enter(if up.has_ended() { Phase::Answer } else { Phase::Upload });
             let upstream = match self.connection(&at, tries.fresh).await {
                 Ok(upstream) => upstream,
+                Err(error) if dial::is_our_lack(&error) => return self.lacking(&at, &error),
                 Err(error) => {
                     tracing::debug!(instance = %at.instance.id, %error, "no connection");
                     match self.connect_failed(client, request, at, &mut tries).await {
@@ -197,6 +199,13 @@ impl Passage<'_> {
         None
     }
 
+    /// No connection can be made from here: that is no instance's fault.
+    fn lacking(&self, at: &AtInstance, error: &std::io::Error) -> Served {
+        tracing::debug!(%error, "no connection can be made");
+        at.was_stale();
+        self.refused(problem(Kind::Unavailable, LACKING))
+    }
+
     /// The connection broke before the first byte of the answer.
     fn lost(&self, at: &AtInstance, stale: bool, tries: &mut Tries) {
         if stale {
@@ -282,6 +291,9 @@ impl Passage<'_> {
     }
 }
 
+/// Said when this host cannot make one more connection.
+const LACKING: &str = "the balancer's host has no descriptor, memory or port left for a connection \
+    to an instance; try again, and raise its limits (`ulimit -n`, LimitNOFILE) if this stays";
 /// Said when it is not known what became of the request.
 const LOST: &str =
     "the instance was lost before it answered; the request may have been carried out";

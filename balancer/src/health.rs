@@ -4,7 +4,7 @@
 use crate::control::SharedWorld;
 use crate::view::Instance;
 use crate::{Shared, ask};
-use chassis::Shutdown;
+use chassis::{Shutdown, dial};
 use domain::{Health, Mono, ServiceName};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -54,8 +54,8 @@ pub struct Checked {
     pub service: ServiceName,
     /// Who was asked.
     pub instance: Arc<Instance>,
-    /// Whether it is well.
-    pub well: bool,
+    /// Whether it is well; `None`: the check could not be made.
+    pub well: Option<bool>,
 }
 
 async fn check(due: Due) -> Checked {
@@ -64,7 +64,11 @@ async fn check(due: Due) -> Checked {
     if let Err(error) = &outcome {
         tracing::debug!(instance = %instance.id, %error, "a health check failed");
     }
-    Checked { service, well: outcome.unwrap_or(false), instance }
+    let well = match outcome {
+        Ok(well) => Some(well),
+        Err(error) => (!dial::is_our_lack(&error)).then_some(false),
+    };
+    Checked { service, well, instance }
 }
 
 async fn ask_once(instance: &Instance, health: &Health) -> std::io::Result<bool> {

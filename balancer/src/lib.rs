@@ -234,7 +234,7 @@ impl Balancer {
         };
         let shared = Arc::new(Shared {
             id: config.id.clone(),
-            limits: config.limits.clone().sane(),
+            limits: config.limits.clone().sane().within(chassis::descriptors::limit()),
             access,
             doors: doors::Doors::default(),
             workers,

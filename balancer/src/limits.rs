@@ -88,6 +88,11 @@ const KEPT_MAX: u64 = 1 << 20;
 /// Shorter deadlines than the sweep's own step cannot be kept.
 const TIME_MIN: Duration = Duration::from_millis(250);
 
+/// Descriptors that are not for clients: listeners, the board, checks and probes, pipes, logs.
+const DESCRIPTORS_KEPT: u64 = 256;
+/// A client's connection, and the one to an instance.
+const DESCRIPTORS_EACH: u64 = 2;
+
 impl Limits {
     /// The same bounds, with those that would make the front door useless put right.
     #[must_use]
@@ -109,6 +114,25 @@ impl Limits {
         self
     }
 
+    /// The same bounds, with no more connections than so many descriptors carry.
+    #[must_use]
+    pub fn within(mut self, descriptors: u64) -> Limits {
+        let carried = descriptors.saturating_sub(DESCRIPTORS_KEPT) / DESCRIPTORS_EACH;
+        let carried = usize::try_from(carried).unwrap_or(usize::MAX).max(1);
+        if carried < self.connections {
+            tracing::warn!(
+                descriptors,
+                connections = carried,
+                wanted = self.connections,
+                "this process may open too few files for balancer.limits.connections: fewer \
+                 connections are taken; raise the limit (`ulimit -n`, or LimitNOFILE in its unit) to \
+                 twice as many and {DESCRIPTORS_KEPT}",
+            );
+            self.connections = carried;
+        }
+        self
+    }
+
     /// The longest that answered connections may linger to take in what the client still sends.
     pub const LINGER: Time = seconds(2);
 }
@@ -123,4 +147,19 @@ pub fn size(size: Size) -> usize {
 #[must_use]
 pub fn millis(time: Time) -> u64 {
     u64::try_from(time.0.0.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_connections_are_taken_than_descriptors_carry() {
+        let limits = Limits { connections: 32_768, ..Limits::default() };
+        let within = |descriptors| limits.clone().within(descriptors).connections;
+        assert_eq!(within(u64::MAX), 32_768);
+        assert_eq!(within(2 * 32_768 + 256), 32_768);
+        assert_eq!(within(1024), 384);
+        assert_eq!(within(10), 1, "never none");
+    }
 }

@@ -4,7 +4,7 @@ use crate::conn::SWEEP_EVERY;
 use crate::http::serve;
 use crate::worker::Worker;
 use crate::{Error, Shared, tcp};
-use chassis::Shutdown;
+use chassis::{Shutdown, dial};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -124,6 +124,19 @@ async fn work(worker: Rc<Worker>, sockets: Vec<TcpListener>, shutdown: Shutdown,
     }
 }
 
+/// After a refused accept. Where descriptors are lacking, waiting alone brings none back: clients may
+/// keep idle connections for long.
+async fn make_room(worker: &Worker, error: &io::Error) {
+    if dial::is_our_lack(error) {
+        worker.shared.doors.full.fetch_add(1, Relaxed);
+        if worker.evict() {
+            // They end as soon as they are polled.
+            return tokio::task::yield_now().await;
+        }
+    }
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
 async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
     loop {
         if worker.shared.doors.open.load(Relaxed) >= worker.limits.connections {
@@ -143,7 +156,7 @@ async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
             }
             Err(error) => {
                 tracing::debug!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                make_room(&worker, &error).await;
             }
         }
     }

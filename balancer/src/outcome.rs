@@ -74,7 +74,8 @@ impl AtInstance {
         self.record(false);
     }
 
-    /// The connection had ended while it was idle: nobody's fault, and nothing is counted.
+    /// The connection had ended while it was idle, or none could be made from here: not the
+    /// instance's fault, and nothing is counted.
     pub fn was_stale(&self) {
         self.code.set(0);
     }

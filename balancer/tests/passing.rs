@@ -3,11 +3,14 @@
 
 mod support;
 
+use balancer::Limits;
 use scoreboard::Board;
 use std::sync::atomic::Ordering::Relaxed;
-use support::{Backend, Running, front, ok, read_request, read_until, until};
+use std::time::Duration;
+use support::{Backend, Running, Setup, front, ok, read_request, read_until, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use wire::quantity::{Q, Span};
 
 #[tokio::test]
 async fn requests_go_by_host_and_path() {
@@ -217,6 +220,27 @@ async fn an_upgrade_becomes_a_tunnel() {
         demand.open_connections == 0 && demand.in_flight.is_empty()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_tunnel_in_which_nothing_moves_ends_and_is_counted() {
+    let limits = Limits { tunnel_idle: Q(Span(Duration::from_millis(300))), ..Limits::default() };
+    let running = Running::with(Setup { limits, ..Setup::default() }).await;
+    let backend = Backend::raw(|mut stream, _| async move {
+        let _request = read_request(&mut stream).await.unwrap();
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                    Upgrade: websocket\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let _until_its_end = stream.read(&mut [0]).await;
+    })
+    .await;
+    running.publish(&front("ws"), &[backend.address]).await;
+    let answer = running
+        .send("GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        .await;
+    assert_eq!(answer.status(), 101, "{answer:?}");
+    let slow = running.metric("tally_balancer_connections_ended_total{reason=\"slow\"}").await;
+    assert_eq!(slow, Some(1.0));
 }
 
 #[tokio::test]

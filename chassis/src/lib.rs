@@ -4,6 +4,7 @@ pub mod admin;
 pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod dial;
 pub mod halt;
 pub mod http;

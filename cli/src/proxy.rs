@@ -54,6 +54,7 @@ pub async fn run(args: ProxyArgs) -> anyhow::Result<()> {
     let signal = shutdown.clone();
     tokio::spawn(async move { signal.on_signal().await });
 
+    chassis::descriptors::raise();
     let config = wanted.config(&args, from)?;
     let id = config.id.clone();
     let deps = Deps { board: Arc::clone(&board), clock: Arc::clone(&clock), manager: None };

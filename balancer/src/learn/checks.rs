@@ -71,8 +71,9 @@ impl Member {
     }
 
     /// True when it became unwell or well.
-    fn take_check(&mut self, well: bool, failures_max: u32, now: Mono) -> bool {
+    fn take_check(&mut self, well: Option<bool>, failures_max: u32, now: Mono) -> bool {
         self.check.under_way = false;
+        let Some(well) = well else { return false };
         let was_unwell = self.check.unwell;
         if well {
             self.check.failures = 0;
@@ -108,7 +109,7 @@ mod tests {
     use crate::testing::shared;
 
     fn outcome(due: &Due, well: bool) -> Checked {
-        Checked { service: name(), instance: Arc::clone(&due.instance), well }
+        Checked { service: name(), instance: Arc::clone(&due.instance), well: Some(well) }
     }
 
     /// Lets every check that is due in a hundred seconds fail or not.
@@ -142,6 +143,22 @@ mod tests {
         assert!(snapshot(&shared).entries[0].ready_since >= at(200), "and is ramped up");
         run(&mut world, 400, |_| false);
         assert_eq!(standing(), [true, true, true], "all unwell: all are tried");
+    }
+
+    #[test]
+    fn a_check_that_cannot_be_made_says_nothing() {
+        let (shared, mut world) = (shared(), World::new(1));
+        let routes = Some(table(1, vec![route(1), route(2)]));
+        world.take_service(&shared, &name(), &view(routes, vec![]), at(1));
+        let mut made = 0;
+        for second in 2..200 {
+            for due in world.due_checks(100, at(second)) {
+                made += 1;
+                world.checked(&Checked { well: None, ..outcome(&due, false) }, at(second));
+            }
+        }
+        assert!(made > 100, "checks go on: {made}");
+        assert!(snapshot(&shared).entries.iter().all(crate::view::Entry::stands));
     }
 
     #[test]

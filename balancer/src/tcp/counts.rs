@@ -15,16 +15,19 @@ pub enum Refusal {
     Gone,
     /// No instance exists and none may be started.
     Unstartable,
+    /// This host lacks descriptors, memory or ports for one more.
+    Lacking,
 }
 
 impl Refusal {
     /// Every reason, as metrics name them.
-    pub const ALL: [(Refusal, &'static str); 5] = [
+    pub const ALL: [(Refusal, &'static str); 6] = [
         (Refusal::Connections, "connections"),
         (Refusal::Queue, "queue"),
         (Refusal::Deadline, "deadline"),
         (Refusal::Gone, "client_gone"),
         (Refusal::Unstartable, "unstartable"),
+        (Refusal::Lacking, "lacking"),
     ];
 }
 

@@ -94,7 +94,7 @@ impl Caller {
                 let code = match why {
                     Refusal::Gone => 499,
                     Refusal::Connections | Refusal::Queue => 429,
-                    Refusal::Deadline | Refusal::Unstartable => 503,
+                    Refusal::Deadline | Refusal::Unstartable | Refusal::Lacking => 503,
                 };
                 stats.answered(code, self.worker.now().since(self.arrived));
                 reset(&self.client);
@@ -115,6 +115,10 @@ impl Caller {
                 Ok(stream) => {
                     place.took.set(self.worker.now().since(place.began));
                     return Ok((stream, place));
+                }
+                Err(error) if dial::is_our_lack(&error) => {
+                    tracing::debug!(%error, "no connection can be made");
+                    return Err(Refusal::Lacking);
                 }
                 Err(error) => {
                     tracing::debug!(instance = %place.instance.id, %error, "no connection");

@@ -17,6 +17,7 @@ pub struct Front(Balancer);
 /// # Errors
 /// When an address cannot be had.
 pub async fn bind(common: &Common, data: &Data, manager: PeerUrl) -> anyhow::Result<Front> {
+    chassis::descriptors::raise();
     let settings = &common.settings.balancer;
     let Listen::Tcp(address) = listen("balancer.listen", &settings.listen)? else {
         anyhow::bail!("balancer.listen must be host:port");
