@@ -6,7 +6,7 @@ use chassis::{Readiness, Shutdown};
 use domain::{Change, LoadReading, Mono, ServiceName};
 use scoreboard::Board;
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -105,6 +105,7 @@ async fn read(
             Ok(()) => {
                 readiness.have(BOARD_MISSING);
                 shared.nat.known.store(true, Relaxed);
+                shared.nat.read.store(true, Release);
                 shared.nat.nudge.nudge();
                 false
             }

@@ -3,6 +3,7 @@
 //! service without a ready instance has no rule, and its port's user-space listener holds.
 
 mod able;
+mod bury;
 mod conntrack;
 mod keep;
 mod kernel;
@@ -27,6 +28,8 @@ pub struct State {
     pub nudge: Nudge,
     /// The board, or a saved view of it, was read: what is missing there is missing.
     pub known: AtomicBool,
+    /// The board itself was read: who is missing there was not only added after the view was saved.
+    pub read: AtomicBool,
     lacks: Mutex<Option<String>>,
     troubles: Mutex<BTreeMap<ServiceName, String>>,
     /// Transactions the kernel took.

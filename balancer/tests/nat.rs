@@ -449,6 +449,33 @@ fn the_kernel_goes_on_without_the_balancer_and_the_next_one_takes_over() {
 }
 
 #[test]
+fn who_died_while_the_balancer_was_away_takes_its_connections_along_at_the_next_start() {
+    tested(
+        "who_died_while_the_balancer_was_away_takes_its_connections_along_at_the_next_start",
+        |wires| async move {
+            let _instances = Instances::start(&wires, 2);
+            let running = balancer().await;
+            in_kernel(&wires, &running, routes(2)).await;
+            let kept = wires.call(40).await;
+            assert!(kept.iter().any(|(who, _)| *who == 0) && kept.iter().any(|(who, _)| *who == 1));
+            stop(running).await;
+            wires.ip("i", "addr del 10.77.2.3/24 dev wire");
+            let running = balancer().await;
+            in_kernel(&wires, &running, routes(2).split_off(1)).await;
+            for (who, stream) in &kept {
+                let alive = tokio::time::timeout(Duration::from_secs(5), still_talks(stream)).await;
+                assert_eq!(
+                    alive,
+                    Ok(*who == 1),
+                    "the dead one's clients hear of it, others do not"
+                );
+            }
+            stop(running).await;
+        },
+    );
+}
+
+#[test]
 fn a_full_instance_is_left_out_and_a_full_service_holds() {
     tested("a_full_instance_is_left_out_and_a_full_service_holds", |wires| async move {
         let _instances = Instances::start(&wires, 1);

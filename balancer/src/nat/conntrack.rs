@@ -62,6 +62,31 @@ pub struct Conntrack {
     sequence: u32,
 }
 
+/// A socket to the kernel that is opened when needed, and anew after an error.
+#[derive(Default)]
+pub struct Line(Option<Conntrack>);
+
+impl Line {
+    /// Asks something, on a thread where waiting for the kernel holds up nobody.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn ask<T: Send + 'static>(
+        &mut self,
+        question: impl FnOnce(&mut Conntrack) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let open = self.0.take();
+        let asking = tokio::task::spawn_blocking(move || {
+            let mut conntrack = open.map_or_else(Conntrack::open, Ok)?;
+            let answer = question(&mut conntrack)?;
+            Ok::<_, io::Error>((conntrack, answer))
+        });
+        let (conntrack, answer) = asking.await??;
+        self.0 = Some(conntrack);
+        Ok(answer)
+    }
+}
+
 impl Conntrack {
     /// Opens it.
     ///

@@ -1,21 +1,21 @@
 //! Keeps the kernel's table what the routes and loads make of it: at once when routes change, once
 //! a second for loads, checks and counts.
 
-use super::conntrack::{Conntrack, Flow, Phase};
+use super::bury::{Burials, Living};
+use super::conntrack::{Conntrack, Line, Phase};
 use super::rules::{Front, Target, Wanted};
 use super::{able, lock, nft};
 use crate::Shared;
 use crate::view::{Entry, Instance, Service, Snapshot};
 use chassis::telemetry::Chain;
-use chassis::{Shutdown, Woke, periodic};
+use chassis::{Shutdown, Woke, dial, periodic};
 use domain::{Mono, RouteMode, ServiceName};
 use futures_util::StreamExt;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// The pace of weights, checks and counts.
 const BEAT: Duration = Duration::from_secs(1);
@@ -53,6 +53,39 @@ struct Memory {
     checks_failed: u32,
 }
 
+/// The connections the kernel has.
+struct Counted {
+    /// Open ones by port and instance.
+    open: HashMap<(u16, SocketAddr), u32>,
+    /// Those that were not seen before, by port.
+    fresh: HashMap<u16, u64>,
+    seen: HashSet<(SocketAddr, u16)>,
+}
+
+impl Counted {
+    fn of(
+        conntrack: &mut Conntrack,
+        ports: &BTreeSet<u16>,
+        before: &HashSet<(SocketAddr, u16)>,
+    ) -> std::io::Result<Counted> {
+        let (mut open, mut fresh) = (HashMap::new(), HashMap::new());
+        let mut seen = HashSet::with_capacity(before.len());
+        conntrack.list(|flow| {
+            let port = flow.asked.port();
+            if !ports.contains(&port) {
+                return;
+            }
+            if flow.phase == Phase::Open {
+                *open.entry((port, flow.instance)).or_default() += 1;
+            }
+            if seen.insert((flow.client, port)) && !before.contains(&(flow.client, port)) {
+                *fresh.entry(port).or_default() += 1;
+            }
+        })?;
+        Ok(Counted { open, fresh, seen })
+    }
+}
+
 struct Keeper {
     table: String,
     listen: Vec<IpAddr>,
@@ -65,11 +98,12 @@ struct Keeper {
     /// What stands in the kernel; `None`: not known.
     written: Option<Wanted>,
     chains: Vec<String>,
-    /// Where connections of each service may still be.
-    alive: BTreeMap<u16, BTreeSet<SocketAddr>>,
-    /// Connections seen before, by a hash of both ends; so that new ones are counted once.
+    burials: Burials,
+    /// The kernel did not forget them when it was last asked.
+    refused: bool,
+    /// Connections seen before, by both ends; so that new ones are counted once.
     seen: HashSet<(SocketAddr, u16)>,
-    conntrack: Option<Conntrack>,
+    conntrack: Line,
 }
 
 fn nat_services(shared: &Shared) -> Vec<(u16, Arc<Service>)> {
@@ -91,9 +125,10 @@ impl Keeper {
             memory: HashMap::new(),
             written: None,
             chains: Vec::new(),
-            alive: BTreeMap::new(),
+            burials: Burials::default(),
+            refused: false,
             seen: HashSet::new(),
-            conntrack: None,
+            conntrack: Line::default(),
         }
     }
 
@@ -118,15 +153,22 @@ impl Keeper {
         }
         if beat {
             self.check(&services).await;
-            self.count(&services, now);
+            self.count(&services, now).await;
             self.weigh(&services, now);
             *lock(&shared.nat.troubles) = troubles(&services);
         }
-        self.write(shared, &services, now).await;
+        let wrote = self.write(shared, &services, now).await;
+        if self.written.is_some() {
+            self.look_for_dead(shared, &services);
+        }
+        // What the kernel refused is tried again at the pace of the beat.
+        if wrote || beat {
+            self.bury(shared).await;
+        }
     }
 
     fn is_clean(&self) -> bool {
-        self.written.as_ref().is_some_and(|w| w.fronts.is_empty())
+        self.written.as_ref().is_some_and(|w| w.fronts.is_empty()) && self.burials.are_over()
     }
 
     /// Whether too little is known to touch what a former life left: it was right when it was
@@ -181,12 +223,19 @@ impl Keeper {
             self.turn += count;
         }
         let checks = all.into_iter().take(count).map(|(serial, address)| async move {
-            let connecting = tokio::time::timeout(CHECK_MAX, TcpStream::connect(address));
-            (serial, matches!(connecting.await, Ok(Ok(_))))
+            let connecting = tokio::time::timeout(CHECK_MAX, dial::connect(address));
+            let accepts = match connecting.await {
+                Ok(Ok(_)) => Some(true),
+                // It could not be tried.
+                Ok(Err(error)) if dial::is_our_lack(&error) => None,
+                Ok(Err(_)) | Err(_) => Some(false),
+            };
+            (serial, accepts)
         });
-        let results: Vec<(u64, bool)> =
+        let results: Vec<(u64, Option<bool>)> =
             futures_util::stream::iter(checks).buffer_unordered(CHECKS_AT_ONCE).collect().await;
         for (serial, accepts) in results {
+            let Some(accepts) = accepts else { continue };
             let memory = self.remember(serial);
             memory.checks_failed = if accepts { 0 } else { memory.checks_failed + 1 };
         }
@@ -201,34 +250,18 @@ impl Keeper {
     }
 
     /// Counts the connections the kernel has, for safe stop, idle time-out, limits and demand.
-    fn count(&mut self, services: &[(u16, Arc<Service>)], now: Mono) {
-        if self.conntrack.is_none() {
-            self.conntrack = Conntrack::open().ok();
-        }
-        let Some(conntrack) = &mut self.conntrack else { return };
+    async fn count(&mut self, services: &[(u16, Arc<Service>)], now: Mono) {
         let ports: BTreeSet<u16> = services.iter().map(|(port, _)| *port).collect();
-        let mut open: HashMap<(u16, SocketAddr), u32> = HashMap::new();
-        let mut fresh: HashMap<u16, u64> = HashMap::new();
-        let mut seen = HashSet::with_capacity(self.seen.len());
         let before = std::mem::take(&mut self.seen);
-        let listed = conntrack.list(|flow| {
-            let port = flow.asked.port();
-            if !ports.contains(&port) {
+        let counting = self.conntrack.ask(move |conntrack| Counted::of(conntrack, &ports, &before));
+        let Counted { open, fresh, seen } = match counting.await {
+            Ok(counted) => counted,
+            Err(error) => {
+                tracing::debug!(%error, "the kernel's connections cannot be counted");
                 return;
             }
-            if flow.phase == Phase::Open {
-                *open.entry((port, flow.instance)).or_default() += 1;
-            }
-            if seen.insert((flow.client, port)) && !before.contains(&(flow.client, port)) {
-                *fresh.entry(port).or_default() += 1;
-            }
-        });
+        };
         self.seen = seen;
-        if let Err(error) = listed {
-            tracing::debug!(%error, "the kernel's connections cannot be counted");
-            self.conntrack = None;
-            return;
-        }
         for (port, service) in services {
             let count = |instance: &Instance| {
                 let n = open.get(&(*port, instance.address)).copied().unwrap_or(0);
@@ -303,18 +336,23 @@ impl Keeper {
         learned * entry.weight * ramp
     }
 
-    /// Brings the kernel to what is wanted, if that moved far enough.
-    async fn write(&mut self, shared: &Shared, services: &[(u16, Arc<Service>)], now: Mono) {
+    /// Brings the kernel to what is wanted, if that moved far enough; true when it did.
+    async fn write(
+        &mut self,
+        shared: &Shared,
+        services: &[(u16, Arc<Service>)],
+        now: Mono,
+    ) -> bool {
         let wanted = self.wanted(services, now);
         if self.written.as_ref().is_some_and(|written| !differs(written, &wanted)) {
-            return;
+            return false;
         }
         match nft::apply(&wanted.transaction(&self.chains)).await {
             Ok(()) => {
                 shared.nat.writes.fetch_add(1, Relaxed);
                 self.chains = wanted.own_chains();
-                self.bury(shared, services, &wanted);
                 self.written = Some(wanted);
+                true
             }
             Err(error) => {
                 shared.nat.write_failures.fetch_add(1, Relaxed);
@@ -324,57 +362,55 @@ impl Keeper {
                 self.able = false;
                 self.beats = 0;
                 self.written = None;
+                false
             }
         }
+    }
+
+    /// Finds out whose connections the kernel must forget.
+    fn look_for_dead(&mut self, shared: &Shared, services: &[(u16, Arc<Service>)]) {
+        // Before the snapshots: they are then as new as the reading.
+        let read = shared.nat.read.load(Acquire);
+        let fronts = self.written.iter().flat_map(|written| &written.fronts);
+        let mut standing: BTreeMap<u16, BTreeSet<SocketAddr>> = BTreeMap::new();
+        for front in fronts {
+            let addresses = front.targets.iter().filter(|t| t.slots > 0).map(|t| t.address);
+            standing.entry(front.port).or_default().extend(addresses);
+        }
+        let living = |(port, service): &(u16, Arc<Service>)| {
+            let snapshot = service.snapshot.load();
+            let entries = snapshot.entries.iter();
+            let living = entries.filter(|e| !self.is_dead(e.instance.serial));
+            let mut alive = standing.remove(port).unwrap_or_default();
+            alive.extend(living.map(|e| e.instance.address));
+            Living { port: *port, known: read && snapshot.generation.is_some(), alive }
+        };
+        let now = services.iter().map(living).collect();
+        self.burials.take(now);
     }
 
     /// Makes the kernel forget the connections of instances that are dead or gone.
-    fn bury(&mut self, shared: &Shared, services: &[(u16, Arc<Service>)], wanted: &Wanted) {
-        let mut alive: BTreeMap<u16, BTreeSet<SocketAddr>> = BTreeMap::new();
-        for (port, service) in services {
-            let snapshot = service.snapshot.load();
-            let living = snapshot.entries.iter().filter(|e| !self.is_dead(e.instance.serial));
-            alive.insert(*port, living.map(|e| e.instance.address).collect());
-        }
-        for front in &wanted.fronts {
-            let standing = front.targets.iter().filter(|t| t.slots > 0).map(|t| t.address);
-            alive.entry(front.port).or_default().extend(standing);
-        }
-        let before = std::mem::replace(&mut self.alive, alive);
-        let gone: HashSet<(u16, SocketAddr)> = before
-            .iter()
-            .flat_map(|(port, all)| all.iter().map(move |address| (*port, *address)))
-            .filter(|(port, address)| {
-                !self.alive.get(port).is_some_and(|alive| alive.contains(address))
-            })
-            .collect();
-        if gone.is_empty() {
+    async fn bury(&mut self, shared: &Shared) {
+        if self.burials.are_over() {
             return;
         }
-        match self.forget(&gone) {
-            Ok(n) => drop(shared.nat.flushed.fetch_add(n, Relaxed)),
+        let work = Arc::new(self.burials.work(&self.listen));
+        let ours = Arc::clone(&work);
+        match self.conntrack.ask(move |conntrack| ours.run(conntrack)).await {
+            Ok(n) => {
+                shared.nat.flushed.fetch_add(n, Relaxed);
+                self.burials.done(&work);
+                self.refused = false;
+            }
             Err(error) => {
-                tracing::warn!(%error, "connections of dead instances cannot be ended");
-                self.conntrack = None;
+                if !std::mem::replace(&mut self.refused, true) {
+                    tracing::warn!(
+                        %error,
+                        "connections of dead instances cannot be ended; trying again"
+                    );
+                }
             }
         }
-    }
-
-    fn forget(&mut self, gone: &HashSet<(u16, SocketAddr)>) -> std::io::Result<u64> {
-        if self.conntrack.is_none() {
-            self.conntrack = Some(Conntrack::open()?);
-        }
-        let Some(conntrack) = &mut self.conntrack else { return Ok(0) };
-        let mut flows: Vec<Flow> = Vec::new();
-        conntrack.list(|flow| {
-            if gone.contains(&(flow.asked.port(), flow.instance)) {
-                flows.push(flow);
-            }
-        })?;
-        for flow in &flows {
-            conntrack.forget(flow)?;
-        }
-        Ok(flows.len() as u64)
     }
 }
 
