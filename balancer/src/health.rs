@@ -10,10 +10,13 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::MissedTickBehavior;
+use tokio::time::Instant;
 
-/// How often it is looked who is due.
-const TICK: Duration = Duration::from_millis(25);
+/// How often it is looked who is due: so many times in the shortest interval, as looking wakes a
+/// processor that others may be using.
+const LOOKS_PER_INTERVAL: u32 = 8;
+/// See [`LOOKS_PER_INTERVAL`].
+const LOOK_MAX: Duration = Duration::from_millis(250);
 /// Checks under way at most: a thousand instances that time out must not take all descriptors.
 pub const CHECKS_AT_ONCE: usize = 128;
 /// No instance is checked more often, whatever was declared.
@@ -58,6 +61,11 @@ pub struct Checked {
     pub well: Option<bool>,
 }
 
+/// Until it is looked again who is due; `shortest`: of all services' intervals.
+fn pause(shortest: Option<Duration>) -> Duration {
+    shortest.map_or(LOOK_MAX, |s| (s.max(INTERVAL_MIN) / LOOKS_PER_INTERVAL).min(LOOK_MAX))
+}
+
 async fn check(due: Due) -> Checked {
     let Due { service, instance, health } = due;
     let outcome = ask_once(&instance, &health).await;
@@ -81,16 +89,20 @@ async fn ask_once(instance: &Instance, health: &Health) -> std::io::Result<bool>
 
 /// Checks until the shutdown starts.
 pub async fn watch(shared: Arc<Shared>, world: SharedWorld, shutdown: Shutdown) {
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut under_way = FuturesUnordered::new();
+    let mut look = Instant::now();
     loop {
         tokio::select! {
             () = shutdown.started() => return,
-            _at = tick.tick() => {
+            () = tokio::time::sleep_until(look) => {
                 let free = CHECKS_AT_ONCE.saturating_sub(under_way.len());
-                let due = world.lock().due_checks(free, shared.clock.monotonic());
+                let (due, shortest) = {
+                    let mut world = world.lock();
+                    let due = world.due_checks(free, shared.clock.monotonic());
+                    (due, world.shortest_interval())
+                };
                 under_way.extend(due.into_iter().map(check));
+                look = Instant::now() + pause(shortest);
             }
             Some(checked) = under_way.next(), if !under_way.is_empty() => {
                 world.lock().checked(&checked, shared.clock.monotonic());

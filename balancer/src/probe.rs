@@ -21,8 +21,8 @@ use wire::orca::{HEADER, OrcaReport};
 /// How often wishes are looked at while somebody has some: an answer is there for the next pick but
 /// a few.
 const TICK: Duration = Duration::from_millis(1);
-/// And while nobody has.
-const TICK_IDLE: Duration = Duration::from_millis(50);
+/// And while nobody has: the first wish may wait so long.
+const TICK_IDLE: Duration = Duration::from_millis(200);
 /// Ticks without a wish after which nobody is thought to have one.
 const IDLE_AFTER: u32 = 1000;
 /// Probes under way at most. Beyond them wishes are dropped: fewer probes than requests are what an

@@ -30,6 +30,12 @@ impl World {
         due
     }
 
+    /// The shortest of all services' intervals between checks.
+    #[must_use]
+    pub fn shortest_interval(&self) -> Option<Duration> {
+        self.services.values().map(|known| known.service.front.load().health.interval).min()
+    }
+
     /// Takes a check's outcome: one success is enough to be well again, and to be ramped up.
     pub fn checked(&mut self, checked: &Checked, now: Mono) {
         let Some(known) = self.services.get_mut(&checked.service) else { return };

@@ -33,6 +33,9 @@ const PROTOINFO: u16 = 4;
 const STATUS_MASK: u16 = 26;
 const STATUS_DST_NAT: u32 = 1 << 5;
 const TCP: u8 = 6;
+/// One walk for both: the kernel takes each bucket's lock, full or not, and there are as many as
+/// the machine is large.
+const EVERY_FAMILY: u8 = 0;
 
 /// How far a TCP connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,18 +112,11 @@ impl Conntrack {
     /// # Errors
     /// What the system said.
     pub fn list(&mut self, mut each: impl FnMut(Flow)) -> io::Result<()> {
-        for family in [2, 10] {
-            self.list_family(family, &mut each)?;
-        }
-        Ok(())
-    }
-
-    fn list_family(&mut self, family: u8, each: &mut impl FnMut(Flow)) -> io::Result<()> {
         let mut attributes = Vec::new();
         // Kernels that do not know the filter send all; `Flow::read` leaves the others out.
         put(&mut attributes, STATUS, &STATUS_DST_NAT.to_be_bytes());
         put(&mut attributes, STATUS_MASK, &STATUS_DST_NAT.to_be_bytes());
-        self.send(GET, FLAG_DUMP, family, &attributes)?;
+        self.send(GET, FLAG_DUMP, EVERY_FAMILY, &attributes)?;
         let mut buffer = vec![0; READ_BYTES];
         let mut entries = 0;
         loop {
