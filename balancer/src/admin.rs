@@ -47,6 +47,7 @@ struct Read {
     name: String,
     sum: Sum,
     held: u32,
+    held_bytes: u64,
     in_flight: u32,
     tunnels: u32,
 }
@@ -62,6 +63,7 @@ impl Scrape {
                 name: service.name.as_str().to_owned(),
                 sum,
                 held: service.queue.held(),
+                held_bytes: service.queue.held_bytes(),
                 in_flight: snapshot.entries.iter().map(|e| e.instance.in_flight()).sum(),
                 tunnels: service.tunnels.load(Relaxed),
             }
@@ -76,8 +78,8 @@ fn counter(metric: &mut MetricEncoder<'_>, labels: Labels<'_>, value: u64) -> fm
     ConstCounter::new(value).encode(metric.encode_family(&labels)?)
 }
 
-fn gauge(metric: &mut MetricEncoder<'_>, labels: Labels<'_>, value: u32) -> fmt::Result {
-    ConstGauge::new(i64::from(value)).encode(metric.encode_family(&labels)?)
+fn gauge(metric: &mut MetricEncoder<'_>, labels: Labels<'_>, value: u64) -> fmt::Result {
+    ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(metric.encode_family(&labels)?)
 }
 
 impl Collector for Scrape {
@@ -110,12 +112,13 @@ impl Collector for Scrape {
                 counter(&mut metric, &labels, value(service))?;
             }
         }
-        type Level = fn(&Read) -> u32;
-        let gauges: [(&str, &str, Level); 3] = [
-            ("tally_balancer_in_flight", "Requests at instances now", |s| s.in_flight),
-            ("tally_balancer_held_requests", "Requests that wait now", |s| s.held),
+        type Level = fn(&Read) -> u64;
+        let gauges: [(&str, &str, Level); 4] = [
+            ("tally_balancer_in_flight", "Requests at instances now", |s| s.in_flight.into()),
+            ("tally_balancer_held_requests", "Requests that wait now", |s| s.held.into()),
+            ("tally_balancer_held_bytes", "Memory of requests that wait now", |s| s.held_bytes),
             ("tally_balancer_open_tunnels", "Connections switched to another protocol", |s| {
-                s.tunnels
+                s.tunnels.into()
             }),
         ];
         for (name, help, level) in gauges {

@@ -2,6 +2,7 @@
 //! checked by the sweep of the worker, so that no request pays for a timer.
 
 use crate::http::request::peer_text;
+use crate::limited::Limit;
 use crate::limits::{Limits, millis};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -48,6 +49,18 @@ impl Phase {
         };
         Some(millis(limit))
     }
+
+    /// The bound that [`Phase::limit`] is.
+    fn bound(self) -> Option<Limit> {
+        match self {
+            Phase::Idle => Some(Limit::Idle),
+            Phase::Head => Some(Limit::HeadTime),
+            Phase::Answer => Some(Limit::AnswerTime),
+            Phase::Body | Phase::Upload | Phase::Stream => Some(Limit::StallTime),
+            Phase::Tunnel => Some(Limit::TunnelIdle),
+            Phase::Held | Phase::Linger => None,
+        }
+    }
 }
 
 /// Why the sweep ends a connection.
@@ -82,6 +95,8 @@ pub struct Conn {
     moved: Cell<u64>,
     late: Cell<bool>,
     ending: Cell<Option<Ending>>,
+    /// The bound it ran into, for which it ends.
+    limit: Cell<Option<Limit>>,
     stopping: Cell<bool>,
     task: RefCell<Option<Waker>>,
 }
@@ -104,6 +119,7 @@ impl Conn {
             moved: Cell::new(0),
             late: Cell::new(false),
             ending: Cell::new(None),
+            limit: Cell::new(None),
             stopping: Cell::new(false),
             task: RefCell::new(None),
         }
@@ -173,20 +189,22 @@ impl Conn {
             self.waited.set(self.waited.get() + step);
         }
         if self.is_too_slow() {
-            return self.end(Ending::Slow);
+            return self.end_at(Ending::Slow, Some(Limit::SlowRate));
         }
         if phase.limit(&self.limits).is_none_or(|limit| self.quiet() <= limit) {
             return;
         }
         match phase {
-            Phase::Answer | Phase::Upload if self.waits.get() => self.end(Ending::Slow),
+            Phase::Answer | Phase::Upload if self.waits.get() => {
+                self.end_at(Ending::Slow, phase.bound());
+            }
             Phase::Answer | Phase::Upload => {
                 self.late.set(true);
                 self.wake();
             }
-            Phase::Idle => self.end(Ending::Idle),
+            Phase::Idle => self.end_at(Ending::Idle, phase.bound()),
             Phase::Head | Phase::Body | Phase::Stream | Phase::Tunnel | Phase::Linger => {
-                self.end(Ending::Slow);
+                self.end_at(Ending::Slow, phase.bound());
             }
             Phase::Held => {}
         }
@@ -198,6 +216,17 @@ impl Conn {
         let Some(earned) = moved.checked_div(self.limits.slow_rate.0.0) else { return false };
         let allowed = millis(self.limits.slow_time).saturating_add(earned);
         self.waited.get() > allowed
+    }
+
+    /// The bound for which it ends, if it is one.
+    #[must_use]
+    pub fn limit(&self) -> Option<Limit> {
+        self.limit.get()
+    }
+
+    fn end_at(&self, why: Ending, limit: Option<Limit>) {
+        self.limit.set(limit);
+        self.end(why);
     }
 
     /// Ends it now.

@@ -82,7 +82,9 @@ fn collect(
             demands.push((service.name.clone(), demand));
         }
         let snapshot = service.snapshot.load();
-        loads.extend(snapshot.entries.iter().filter_map(|e| orca::take(&e.instance)));
+        // Of others a louder voice is recorded already.
+        let heard = snapshot.entries.iter().filter(|e| e.hears);
+        loads.extend(heard.filter_map(|e| orca::take(&e.instance)));
     }
     told.retain(|name, _| table.services().binary_search_by(|s| s.name.cmp(name)).is_ok());
     (demands, loads)

@@ -2,6 +2,7 @@
 
 use crate::Shared;
 use crate::conn::Ending;
+use crate::limited::{self, Limit, Limited};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
@@ -9,14 +10,14 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// The counters, shared by all workers; each is touched once per connection at most, not per
-/// request.
+/// The counters, shared by all workers; none is touched by a request that
+/// is served within the bounds.
 #[derive(Debug, Default)]
 pub struct Doors {
     /// Client connections open now.
     pub open: AtomicUsize,
-    /// Times a new connection found all places taken.
-    pub full: AtomicU64,
+    /// How often each bound was reached.
+    pub limited: Limited,
     /// Requests that were not HTTP, could be read in two ways, or whose head was too large.
     pub refused: AtomicU64,
     /// Requests for which there is no route.
@@ -65,7 +66,7 @@ pub fn encode(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> fmt::Resu
         (
             "tally_balancer_connections_full",
             "Times a new connection found all places taken",
-            doors.full.load(Relaxed),
+            doors.limited.times(Limit::Connections),
         ),
         (
             "tally_balancer_refused_requests",
@@ -93,5 +94,6 @@ pub fn encode(encoder: &mut DescriptorEncoder<'_>, shared: &Shared) -> fmt::Resu
         let labels: &[(&str, &str)] = &[("reason", why)];
         ConstCounter::new(counter.load(Relaxed)).encode(metric.encode_family(&labels)?)?;
     }
-    Ok(())
+    limited::encode(&shared.limits, encoder)?;
+    doors.limited.encode(encoder)
 }

@@ -9,6 +9,7 @@ use crate::http::field;
 use crate::http::request::Request;
 use crate::http::serve;
 use crate::http::up::{Fault, Up};
+use crate::limited::Limit;
 use crate::outcome::AtInstance;
 use crate::refuse::{Refusal, problem};
 use crate::upstream::Upstream;
@@ -255,11 +256,15 @@ impl Passage<'_> {
                 problem(Kind::BadGateway, format!("the instance's answer is not HTTP/1.1: {why}"))
             }
             Fault::Lost | Fault::Broken(_) => problem(Kind::BadGateway, LOST),
-            Fault::Late => problem(Kind::Timeout, "the instance did not answer in time"),
+            Fault::Late => {
+                self.worker.limited(Limit::AnswerTime);
+                problem(Kind::Timeout, "the instance did not answer in time")
+            }
             Fault::BadBody(why) => {
                 problem(Kind::BadRequest, format!("the request's body is framed wrongly: {why}"))
             }
             Fault::TooLarge => {
+                self.worker.limited(Limit::Body);
                 problem(Kind::TooLarge, "the request's body is larger than it may be")
             }
             Fault::Client => return Served::Gone,

@@ -6,6 +6,7 @@ use crate::forward::Passage;
 use crate::http::client::Client;
 use crate::http::request::Request;
 use crate::http::serve::while_there;
+use crate::limited::Limit;
 use crate::outcome::AtInstance;
 use crate::refuse::{Refusal, problem};
 use crate::wait;
@@ -33,8 +34,12 @@ impl Passage<'_> {
         self.conn.enter(Phase::Held);
         let now = self.worker.now();
         let bytes = held_bytes(client, request);
-        let Ok(mut ticket) = service.queue.enter(&front.hold, bytes, now) else {
-            return Some(Err(contended(why, "and as many requests wait as may")));
+        let mut ticket = match service.queue.enter(&front.hold, bytes, now) {
+            Ok(ticket) => ticket,
+            Err(full) => {
+                self.worker.limited(full.into());
+                return Some(Err(contended(why, "and as many requests wait as may")));
+            }
         };
         self.worker.shared.waits(service);
         wait::pump(service, now);
@@ -43,6 +48,7 @@ impl Passage<'_> {
             let left = front.hold.deadline.saturating_sub(self.worker.now().since(self.arrived));
             let turn = tokio::time::timeout(left, ticket.turn());
             if while_there(self.worker, client, turn).await?.is_err() {
+                self.worker.limited(Limit::HoldDeadline);
                 return Some(Err(contended(why, "and the request waited as long as it may")));
             }
             match self.pick_now(None, self.worker.now()) {
@@ -65,7 +71,15 @@ impl Passage<'_> {
         self.conn.enter(Phase::Held);
         let now = self.worker.now();
         let stay = service.queue.stay(&front.hold, held_bytes(client, request));
-        if stay.is_err() || now.since(self.arrived) + pause > front.hold.deadline {
+        let late = now.since(self.arrived) + pause > front.hold.deadline;
+        if let Some(limit) = stay
+            .as_ref()
+            .err()
+            .copied()
+            .map(Limit::from)
+            .or_else(|| late.then_some(Limit::HoldDeadline))
+        {
+            self.worker.limited(limit);
             return Some(Err(problem(Kind::Unavailable, "no instance accepts connections")));
         }
         self.worker.shared.waits(service);

@@ -21,6 +21,7 @@ mod hold;
 pub mod http;
 mod instance;
 mod learn;
+pub mod limited;
 pub mod limits;
 mod listener;
 pub mod measure;

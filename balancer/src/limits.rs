@@ -133,6 +133,16 @@ impl Limits {
         self
     }
 
+    /// Bytes of one worker for bodies that are read whole before an instance is chosen; beyond it
+    /// they are passed on as they come. Many slow senders at once must not take more.
+    pub const BUFFER_MEMORY: u64 = 32 << 20;
+    /// Bytes of one worker for heads that did not come in one piece. Beyond it, heads that are longer
+    /// than [`Limits::HEAD_SMALL`] are refused: nobody who sends an ordinary one pays for those who
+    /// send long ones slowly.
+    pub const HEAD_MEMORY: u64 = 32 << 20;
+    /// What any head may take.
+    pub const HEAD_SMALL: u64 = 8 << 10;
+
     /// The longest that answered connections may linger to take in what the client still sends.
     pub const LINGER: Time = seconds(2);
 }

@@ -2,6 +2,7 @@
 
 use crate::conn::SWEEP_EVERY;
 use crate::http::serve;
+use crate::limited::Limit;
 use crate::worker::Worker;
 use crate::{Error, Shared, tcp};
 use chassis::{Shutdown, dial};
@@ -128,7 +129,7 @@ async fn work(worker: Rc<Worker>, sockets: Vec<TcpListener>, shutdown: Shutdown,
 /// keep idle connections for long.
 async fn make_room(worker: &Worker, error: &io::Error) {
     if dial::is_our_lack(error) {
-        worker.shared.doors.full.fetch_add(1, Relaxed);
+        worker.limited(Limit::Connections);
         if worker.evict() {
             // They end as soon as they are polled.
             return tokio::task::yield_now().await;
@@ -140,7 +141,7 @@ async fn make_room(worker: &Worker, error: &io::Error) {
 async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
     loop {
         if worker.shared.doors.open.load(Relaxed) >= worker.limits.connections {
-            worker.shared.doors.full.fetch_add(1, Relaxed);
+            worker.limited(Limit::Connections);
             if worker.evict() {
                 // They end as soon as they are polled.
                 tokio::task::yield_now().await;

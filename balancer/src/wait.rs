@@ -53,7 +53,12 @@ struct Waiter {
 
 /// The queue takes no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueFull;
+pub enum QueueFull {
+    /// As many are held as may be.
+    Requests,
+    /// What is held takes as much memory as it may.
+    Bytes,
+}
 
 /// A request held, counted within the bounds; going on is dropping it.
 #[derive(Debug)]
@@ -77,6 +82,12 @@ impl Queue {
     #[must_use]
     pub fn held(&self) -> u32 {
         self.held.load(Relaxed)
+    }
+
+    /// Bytes they take.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
     }
 
     /// Whether some wait for an instance, so that who comes now is behind them.
@@ -110,8 +121,11 @@ impl Queue {
         let requests = self.held.fetch_add(1, Relaxed) + 1;
         let all_bytes = self.bytes.fetch_add(bytes, Relaxed) + bytes;
         let stay = Stay { queue: self, bytes };
-        if requests > hold.requests || all_bytes > hold.bytes.0 {
-            return Err(QueueFull);
+        if requests > hold.requests {
+            return Err(QueueFull::Requests);
+        }
+        if all_bytes > hold.bytes.0 {
+            return Err(QueueFull::Bytes);
         }
         Ok(stay)
     }

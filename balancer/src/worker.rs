@@ -3,6 +3,7 @@
 use crate::conn::{Conn, Ending, Phase, Tick};
 use crate::http::access::Seen;
 use crate::http::client::Buffers;
+use crate::limited::Limit;
 use crate::limits::Limits;
 use crate::pool::Pool;
 use crate::tcp::flow::Tools;
@@ -60,22 +61,34 @@ pub struct Worker {
     open: Cell<usize>,
     ids: Cell<u64>,
     /// Bytes of bodies that are being read whole.
-    kept: Cell<u64>,
+    bodies: Cell<u64>,
+    /// Bytes of heads that are being read.
+    heads: Cell<u64>,
 }
 
-/// Memory of one worker for bodies that are read whole before an instance is chosen; beyond it they
-/// are passed on as they come. Many slow senders at once must not take more.
-const KEPT_BYTES_MAX: u64 = 32 << 20;
-
-/// Room for a body that is being read whole; dropping it gives the room back.
-pub struct Kept<'a> {
-    worker: &'a Worker,
+/// Room in a worker's memory, of which there is so much; dropping it gives the room back.
+pub struct Room<'a> {
+    all: &'a Cell<u64>,
     bytes: u64,
 }
 
-impl Drop for Kept<'_> {
+impl Room<'_> {
+    /// Makes it larger; false if `most` would be passed.
+    #[must_use]
+    pub fn grow(&mut self, bytes: u64, most: u64) -> bool {
+        let all = self.all.get().saturating_add(bytes);
+        if all > most {
+            return false;
+        }
+        self.all.set(all);
+        self.bytes += bytes;
+        true
+    }
+}
+
+impl Drop for Room<'_> {
     fn drop(&mut self) {
-        self.worker.kept.set(self.worker.kept.get().saturating_sub(self.bytes));
+        self.all.set(self.all.get().saturating_sub(self.bytes));
     }
 }
 
@@ -97,7 +110,8 @@ impl Worker {
             conns: RefCell::default(),
             open: Cell::new(0),
             ids: Cell::new(ids),
-            kept: Cell::new(0),
+            bodies: Cell::new(0),
+            heads: Cell::new(0),
         }
     }
 
@@ -160,8 +174,11 @@ impl Worker {
     }
 
     /// The sweep ended a connection.
-    pub fn ended(&self, why: Ending) {
+    pub fn ended(&self, conn: &Conn, why: Ending) {
         self.shared.doors.ended(why);
+        if let Some(limit) = conn.limit() {
+            self.limited(limit);
+        }
     }
 
     /// An id for a request that has none: sixteen hexadecimal digits, each once in this process and
@@ -185,12 +202,24 @@ impl Worker {
 
     /// Room to read a body of this length whole, if there is.
     #[must_use]
-    pub fn keep(&self, bytes: u64) -> Option<Kept<'_>> {
-        let all = self.kept.get().saturating_add(bytes);
-        (all <= KEPT_BYTES_MAX).then(|| {
-            self.kept.set(all);
-            Kept { worker: self, bytes }
-        })
+    pub fn keep(&self, bytes: u64) -> Option<Room<'_>> {
+        let mut room = Room { all: &self.bodies, bytes: 0 };
+        if room.grow(bytes, Limits::BUFFER_MEMORY) {
+            return Some(room);
+        }
+        self.limited(Limit::BufferMemory);
+        None
+    }
+
+    /// Room for a head, none of it taken yet.
+    #[must_use]
+    pub fn head_room(&self) -> Room<'_> {
+        Room { all: &self.heads, bytes: 0 }
+    }
+
+    /// Something ran into a bound.
+    pub fn limited(&self, limit: Limit) {
+        self.shared.doors.limited.reached(limit);
     }
 
     /// Logs a request, if there is a log.

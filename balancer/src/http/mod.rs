@@ -8,6 +8,7 @@ pub mod client;
 pub mod exchange;
 pub mod field;
 pub mod judge;
+pub mod next;
 pub mod request;
 pub mod serve;
 pub mod up;

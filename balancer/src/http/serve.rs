@@ -5,13 +5,15 @@ use super::answer::Answer;
 use super::client::Client;
 use super::exchange::Exchange;
 use super::field::{self, Framing};
-use super::request::{self, Method, Origin, Refused, Request};
+use super::judge::Refused;
+use super::next::{limit_of, next_request};
+use super::request::{Method, Request};
 use super::up::{Fault, Up};
 use crate::choose::Wish;
 use crate::conn::{Conn, Ending, Phase};
 use crate::forward::{Passage, Saying, Served};
 use crate::http::access::Seen;
-use crate::limits::size;
+use crate::limited::Limit;
 use crate::refuse::{Manner, Refusal, problem};
 use crate::report_out;
 use crate::tunnel::Tunnel;
@@ -23,7 +25,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use tokio::net::TcpStream;
 use wire::problem::Kind;
 
@@ -84,7 +86,7 @@ pub async fn drive(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
         // Who lingers has its answer.
         Err(_over) if conn.phase() == Phase::Linger => {}
         Err(ending) => {
-            worker.ended(ending);
+            worker.ended(&conn, ending);
             if ending == Ending::Slow && conn.phase() != Phase::Idle {
                 let status = if client.status > 0 { client.status } else { TOO_SLOW };
                 worker.log(|| Seen::unread(&client, status, worker.now()));
@@ -118,6 +120,9 @@ async fn serve_all(worker: &Rc<Worker>, client: &mut Client) -> Next {
             Ok(None) => return Next::End(End::Close),
             Err(refused) => {
                 worker.shared.doors.refused.fetch_add(1, Relaxed);
+                if let Some(limit) = limit_of(&refused) {
+                    worker.limited(limit);
+                }
                 client.begin();
                 say(client, &refusal_of(refused), Manner::closing()).await;
                 worker.log(|| Seen::unread(client, refused.status, worker.now()));
@@ -157,93 +162,6 @@ fn refusal_of(refused: Refused) -> Refusal {
         _ => Kind::BadRequest,
     };
     problem(kind, refused.detail)
-}
-
-/// The next request's head. `None`: the client is gone, or the balancer is ending.
-async fn next_request(
-    worker: &Rc<Worker>,
-    client: &mut Client,
-) -> Result<Option<Request>, Refused> {
-    // Bytes that were looked at without finding a whole head.
-    let mut looked = 0;
-    poll_fn(|cx| poll_request(cx, worker, client, &mut looked)).await
-}
-
-fn poll_request(
-    cx: &mut Context<'_>,
-    worker: &Worker,
-    client: &mut Client,
-    looked: &mut usize,
-) -> Poll<Result<Option<Request>, Refused>> {
-    let mut scratch = worker.scratch.borrow_mut();
-    loop {
-        let have = client.input().len();
-        if have > *looked {
-            let long = have > size(worker.limits.head);
-            let worth = long || field::may_be_whole(client.input(), *looked);
-            if worth && let Some((request, used)) = parse(worker, &client.conn, client.input())? {
-                client.take(used);
-                return Poll::Ready(Ok(Some(request)));
-            }
-            if long {
-                // A first line that alone is too long is so by its target.
-                let has_first_line = client.input().contains(&b'\n');
-                let (status, detail) =
-                    if has_first_line { (431, TOO_LONG) } else { (414, TARGET_TOO_LONG) };
-                return Poll::Ready(Err(Refused { status, detail }));
-            }
-            *looked = have;
-        }
-        if have == 0 && client.conn.is_stopping() {
-            return Poll::Ready(Ok(None));
-        }
-        let n = match ready!(client.poll_read(cx, &mut scratch)) {
-            Ok(n) if n > 0 => n,
-            Ok(_) | Err(_) => return Poll::Ready(Ok(None)),
-        };
-        if client.conn.phase() == Phase::Idle {
-            client.conn.enter(Phase::Head);
-        }
-        if have > 0 {
-            client.keep(&scratch[..n]);
-            continue;
-        }
-        // Nearly always the whole head is there at once, and is read where it lies.
-        match parse(worker, &client.conn, &scratch[..n])? {
-            Some((request, used)) => {
-                if used < n {
-                    client.keep(&scratch[used..n]);
-                }
-                return Poll::Ready(Ok(Some(request)));
-            }
-            None => {
-                client.keep(&scratch[..n]);
-                if n <= size(worker.limits.head) {
-                    *looked = n;
-                }
-            }
-        }
-    }
-}
-
-const TOO_LONG: &str = "the request's head is too long";
-const TARGET_TOO_LONG: &str = "the request's target is too long";
-
-fn parse(worker: &Worker, conn: &Conn, bytes: &[u8]) -> Result<Option<(Request, usize)>, Refused> {
-    let origin = Origin {
-        peer: conn.peer.as_bytes(),
-        fresh_id: worker.fresh_id(),
-        target_bytes_max: size(worker.limits.target),
-    };
-    let out = worker.buffers.borrow_mut().take();
-    let head = &bytes[..bytes.len().min(size(worker.limits.head))];
-    match request::read(head, &origin, out) {
-        Ok(read) => Ok(read),
-        Err((refused, out)) => {
-            worker.buffers.borrow_mut().give(out);
-            Err(refused)
-        }
-    }
 }
 
 /// Serves one request.
@@ -293,7 +211,11 @@ async fn buffer(
     }
     let length = match request.framing {
         Framing::Length(n) if n <= worker.limits.buffer.0.0 => n,
-        Framing::None | Framing::Length(_) | Framing::Chunked | Framing::Close => {
+        Framing::Length(_) => {
+            worker.limited(Limit::Buffer);
+            return up.take_ahead(client, request);
+        }
+        Framing::None | Framing::Chunked | Framing::Close => {
             return up.take_ahead(client, request);
         }
     };
@@ -367,7 +289,7 @@ async fn tunnel(worker: &Rc<Worker>, client: Client, switched: Switched) {
     let mut joined = Tunnel::new(client.into_parts(), upstream, tools);
     let ended = poll_fn(|cx| {
         if let Some(why) = conn.ending() {
-            worker.ended(why);
+            worker.ended(&conn, why);
             return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
         }
         joined.poll(cx, &conn)

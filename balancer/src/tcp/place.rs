@@ -4,8 +4,9 @@
 use super::counts::{Counts, Refusal};
 use super::join::reset;
 use crate::choose::{self, Wish};
+use crate::limited::Limit;
 use crate::view::Instance;
-use crate::wait;
+use crate::wait::{self, QueueFull};
 use crate::worker::{Local, Worker};
 use chassis::dial;
 use domain::Mono;
@@ -123,6 +124,9 @@ impl Caller {
                 Err(error) => {
                     tracing::debug!(instance = %place.instance.id, %error, "no connection");
                     counts.connect_failures.fetch_add(1, Relaxed);
+                    if error.kind() == io::ErrorKind::TimedOut {
+                        self.worker.limited(Limit::PortConnectTime);
+                    }
                     place.judge(false);
                     avoid = Some(place.instance.serial);
                     failures += 1;
@@ -178,6 +182,11 @@ impl Caller {
         deadline.saturating_sub(self.worker.now().since(self.arrived))
     }
 
+    fn full(&self, full: QueueFull) -> Refusal {
+        self.worker.limited(full.into());
+        Refusal::Queue
+    }
+
     /// Waits in the service's queue until an instance has room.
     async fn hold(&self) -> Result<Place, Refusal> {
         let service = &self.local.service;
@@ -186,15 +195,15 @@ impl Caller {
             return Err(Refusal::Unstartable);
         }
         let now = self.worker.now();
-        let Ok(mut ticket) = service.queue.enter(&front.hold, HELD_BYTES, now) else {
-            return Err(Refusal::Queue);
-        };
+        let entered = service.queue.enter(&front.hold, HELD_BYTES, now);
+        let mut ticket = entered.map_err(|full| self.full(full))?;
         self.worker.shared.waits(service);
         wait::pump(service, now);
         loop {
             tokio::select! {
                 turn = tokio::time::timeout(self.left(front.hold.deadline), ticket.turn()) => {
                     if turn.is_err() {
+                        self.worker.limited(Limit::HoldDeadline);
                         return Err(Refusal::Deadline);
                     }
                 }
@@ -213,9 +222,11 @@ impl Caller {
         let service = &self.local.service;
         let front = service.front.load_full();
         if self.left(front.hold.deadline) < pause {
+            self.worker.limited(Limit::HoldDeadline);
             return Err(Refusal::Deadline);
         }
-        let _held = service.queue.stay(&front.hold, HELD_BYTES).map_err(|_full| Refusal::Queue)?;
+        let stay = service.queue.stay(&front.hold, HELD_BYTES);
+        let _held = stay.map_err(|full| self.full(full))?;
         self.worker.shared.waits(service);
         tokio::time::sleep(pause).await;
         Ok(())

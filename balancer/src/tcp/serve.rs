@@ -5,6 +5,7 @@ use super::counts::{Counts, Refusal};
 use super::join::{End, Pair, Pulse, reset};
 use super::place::Caller;
 use super::ports::News;
+use crate::limited::Limit;
 use crate::worker::Worker;
 use futures_util::FutureExt;
 use std::cell::RefCell;
@@ -112,7 +113,9 @@ fn admit(floor: &Rc<Floor>, port: u16, stream: TcpStream) {
     let counts = &local.service.links[worker.index];
     let open: u32 = local.service.links.iter().map(|c| c.open.load(Relaxed)).sum();
     let all = worker.shared.doors.open.load(Relaxed);
-    if open >= worker.limits.port_connections || all >= worker.limits.connections {
+    let own_full = open >= worker.limits.port_connections;
+    if own_full || all >= worker.limits.connections {
+        worker.limited(if own_full { Limit::PortConnections } else { Limit::Connections });
         counts.refused(Refusal::Connections);
         reset(&stream);
         return;
@@ -176,7 +179,10 @@ async fn drive(floor: Rc<Floor>, caller: Caller) {
     match end {
         End::Whole => {}
         End::Broken => drop(counts.broken.fetch_add(1, Relaxed)),
-        End::Idle => drop(counts.idle.fetch_add(1, Relaxed)),
+        End::Idle => {
+            counts.idle.fetch_add(1, Relaxed);
+            floor.worker.limited(Limit::TunnelIdle);
+        }
     }
     place.ended(pair.instance_said_nothing());
 }

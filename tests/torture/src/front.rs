@@ -27,6 +27,8 @@ pub struct Setup {
     pub max_in_flight: u32,
     /// Client connections at once; 0: as many as by default.
     pub connections: usize,
+    /// `tcp` or `nat`, with the service's port, instead of HTTP.
+    pub mode: Option<(&'static str, u16)>,
 }
 
 /// A running front, ended with this value.
@@ -66,6 +68,9 @@ impl Front {
         if setup.connections > 0 {
             command.arg("--connections").arg(setup.connections.to_string());
         }
+        if let Some((mode, port)) = setup.mode {
+            command.args(["--mode", mode, "--port", &port.to_string()]);
+        }
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the front starts");
         let stdin = child.stdin.take();
@@ -98,6 +103,10 @@ impl Front {
             let metrics = self.metrics().await;
             let known = metrics.0.contains_key("tally_balancer_in_flight{service=\"torture\"}");
             if known { Ok(()) } else { Err("no service") }
+        })
+        .await;
+        until("clients are let in", || async {
+            tokio::net::TcpStream::connect(self.address).await.map(drop).map_err(|e| e.to_string())
         })
         .await;
     }

@@ -67,12 +67,79 @@ async fn quiet_felt(front: &Front) -> Felt {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_clients_harm_nobody_else() {
-    if Command::new("slowhttptest").arg("-h").stdout(Stdio::null()).status().await.is_err() {
-        torture::skipped("slow_clients", "slowhttptest is not installed");
+    if !has_slowhttptest("slow_clients").await {
         return;
     }
     let instance = instance().await;
-    let mut front = Front::of(env!("CARGO_BIN_EXE_front"), &[instance.address]).await;
+    let front = Front::of(env!("CARGO_BIN_EXE_front"), &[instance.address]).await;
+    attacked(front, "http").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_clients_harm_nobody_else_in_mode_tcp() {
+    if !has_slowhttptest("slow_clients_in_mode_tcp").await {
+        return;
+    }
+    below_http("tcp").await;
+}
+
+/// The kernel's rules are those of the network namespace: this story has one of its own.
+#[tokio::test]
+async fn slow_clients_harm_nobody_else_in_mode_nat() {
+    if !has_slowhttptest("slow_clients_in_mode_nat").await {
+        return;
+    }
+    let able = "ip link set lo up && nft list tables";
+    let may = Command::new("unshare").args(["--net", "sh", "-c", able]).output().await;
+    if !may.is_ok_and(|may| may.status.success()) {
+        torture::skipped("slow_clients_in_mode_nat", "no network namespace, or no nft there");
+        return;
+    }
+    let own = std::env::current_exe().expect("this program");
+    let story = "ip link set lo up && exec \"$0\" --exact in_a_namespace --ignored --nocapture";
+    let told = Command::new("unshare").args(["--net", "sh", "-c", story]).arg(own).output().await;
+    let told = told.expect("unshare runs");
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    text.lines().filter_map(|l| l.split_once("FIGURE: ")).for_each(|(_, l)| torture::note(l));
+    assert!(told.status.success(), "{text}{}", String::from_utf8_lossy(&told.stderr));
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the story above runs it, in a network namespace"]
+async fn in_a_namespace() {
+    below_http("nat").await;
+}
+
+async fn has_slowhttptest(test: &str) -> bool {
+    let has = Command::new("slowhttptest").arg("-h").stdout(Stdio::null()).status().await.is_ok();
+    if !has {
+        torture::skipped(test, "slowhttptest is not installed");
+    }
+    has
+}
+
+/// Where connections are passed on whole, slow ones are the instance's to bear, and honest ones must
+/// come to it as quickly as before.
+async fn below_http(mode: &'static str) {
+    let instance = instance().await;
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let port = free.local_addr().expect("its address").port();
+    drop(free);
+    let to = vec![instance.address];
+    let setup = Setup { to, mode: Some((mode, port)), ..Setup::default() };
+    let front = Front::start(env!("CARGO_BIN_EXE_front"), &setup).await;
+    if mode == "nat" {
+        until_within(Duration::from_secs(20), "the kernel's rules", || async {
+            let writes = front.metrics().await.sum("tally_balancer_nat_writes_total");
+            if writes > 0.0 { Ok(()) } else { Err(writes) }
+        })
+        .await;
+    }
+    attacked(front, mode).await;
+}
+
+async fn attacked(mut front: Front, place: &str) {
     let quiet = quiet_felt(&front).await;
     quiet.must_be_whole("quiet");
     let limit = (quiet.quantile(0.99) * P99_TIMES).max(P99_FLOOR);
@@ -90,15 +157,15 @@ async fn slow_clients_harm_nobody_else() {
         let load = Honest::start(front.address, habits());
         let ended = tokio::time::timeout(Duration::from_secs(60), attack.wait()).await;
         let felt = load.stop().await;
-        assert!(ended.is_ok(), "{mode}: slowhttptest hangs");
+        assert!(ended.is_ok(), "{place}, {mode}: slowhttptest hangs");
         let (p99, before) = (felt.quantile(0.99), quiet.quantile(0.99));
         torture::note(&format!(
-            "{mode}: honest p99 {p99:?} (quiet {before:?}), {} requests, {} failed",
+            "{place}, {mode}: honest p99 {p99:?} (quiet {before:?}), {} requests, {} failed",
             felt.sent, felt.failed
         ));
         felt.must_be_whole(mode);
-        assert!(p99 <= limit, "{mode}: p99 {p99:?}, quiet {before:?}");
-        assert!(front.runs(), "{mode}: the front is gone");
+        assert!(p99 <= limit, "{place}, {mode}: p99 {p99:?}, quiet {before:?}");
+        assert!(front.runs(), "{place}, {mode}: the front is gone");
         front.is_quiet().await;
     }
 }

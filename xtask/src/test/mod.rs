@@ -7,6 +7,7 @@ pub mod readme;
 pub mod redis;
 mod stages;
 mod torture;
+mod valkey;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ pub struct World {
     /// What could not be set up, and why.
     pub lacking: BTreeMap<&'static str, String>,
     pub docker: Option<docker::Docker>,
+    /// Whether packages may be installed.
+    pub may_install: bool,
     _redis: Option<redis::Redis>,
     /// Last, since fields go in order: the servers' files are removed after the servers ended.
     pub scratch: Scratch,
@@ -164,6 +167,7 @@ impl World {
             env: BTreeMap::new(),
             lacking: BTreeMap::new(),
             docker: None,
+            may_install: false,
             _redis: None,
             scratch: Scratch::new("test")?,
         })
@@ -173,6 +177,7 @@ impl World {
     /// the tests by the absence of its variable; they skip themselves, saying so.
     fn set_up(&mut self, asked: &Asked) {
         println!("set-up ...");
+        self.may_install = asked.may_install;
         let mut needs: Vec<Need> = Vec::new();
         for need in asked.stages.iter().flat_map(|stage| stage.programs) {
             if needs.iter().all(|known| known.program != need.program) {

@@ -27,10 +27,15 @@ pub struct Redis {
 /// Starts Redis with its files in `dir`.
 pub fn start(dir: &Path) -> Result<Redis> {
     let program = process::find("redis-server").context("redis-server is not installed")?;
+    start_as(&program, dir)
+}
+
+/// The same with a program of that kind.
+pub fn start_as(program: &Path, dir: &Path) -> Result<Redis> {
     std::fs::create_dir_all(dir)?;
     let mut last = None;
     for _ in 0..PORT_TRIES {
-        match start_on(&program, process::free_port()?, dir) {
+        match start_on(program, process::free_port()?, dir) {
             Ok(redis) => return Ok(redis),
             Err(error) => last = Some(error),
         }

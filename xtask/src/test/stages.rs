@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{World, compose, fuzz, readme, torture};
+use super::{World, compose, fuzz, readme, torture, valkey};
 use crate::apt::Need;
 use crate::process::{self, Bounds, End};
 use crate::score::{self, Score};
@@ -154,9 +154,18 @@ pub const STAGES: &[Stage] = &[
         run: system,
     },
     Stage {
+        name: "valkey",
+        about: "the scoreboard's suites on Valkey instead of Redis",
+        programs: &[],
+        needs_services: true,
+        needs_binary: true,
+        by_default: true,
+        run: valkey::run,
+    },
+    Stage {
         name: "torture",
         about: "the front door under hostile bytes, slow clients, lost parts and change",
-        programs: &[REDIS, NGINX, HAPROXY, CADDY, APACHE, SLOW],
+        programs: &[REDIS, NGINX, HAPROXY, CADDY, APACHE, SLOW, IP, NFT],
         needs_services: true,
         needs_binary: false,
         by_default: true,

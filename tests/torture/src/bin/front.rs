@@ -1,9 +1,10 @@
 //! Tally's balancer alone, for the suites: `front [--listen A] [--to A]... [--redis URL] [--save P]
-//! [--max-in-flight N] [--connections N]`. Says its addresses in one line, and ends with its input.
+//! [--max-in-flight N] [--connections N] [--mode tcp|nat --port N]`. Says its addresses in one line, and ends with its input.
 
 use anyhow::{Context, Result, bail};
 use balancer::{Balancer, Config, Deps};
 use chassis::{Listen, Shutdown, SystemClock};
+use domain::RouteMode;
 use scoreboard::{Board, MemoryBoard, RedisBoard};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -18,6 +19,8 @@ struct Args {
     save: Option<String>,
     max_in_flight: u32,
     connections: usize,
+    mode: RouteMode,
+    port: Option<u16>,
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Args> {
@@ -30,6 +33,8 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args> {
         save: None,
         max_in_flight: many,
         connections: 0,
+        mode: RouteMode::Http,
+        port: None,
     };
     while let Some(flag) = args.next() {
         let value = args.next().with_context(|| format!("{flag} needs a value"))?;
@@ -40,6 +45,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args> {
             "--save" => parsed.save = Some(value),
             "--connections" => parsed.connections = value.parse()?,
             "--max-in-flight" => parsed.max_in_flight = value.parse()?,
+            "--mode" if value == "tcp" => parsed.mode = RouteMode::Tcp,
+            "--mode" if value == "nat" => parsed.mode = RouteMode::Nat,
+            "--port" => parsed.port = Some(value.parse()?),
             other => bail!("there is no {other}"),
         }
     }
@@ -55,7 +63,9 @@ async fn main() -> Result<()> {
         None => Arc::new(MemoryBoard::new(clock.clone())),
     };
     if args.redis.is_none() {
-        board.publish_front(&board::front("torture", args.max_in_flight)).await?;
+        let mut front = board::front("torture", args.max_in_flight);
+        (front.mode, front.port) = (args.mode, args.port);
+        board.publish_front(&front).await?;
         let table = board::table("torture", 1, &args.to, args.max_in_flight);
         board.publish_routes(&"torture".parse()?, &table).await?;
     }
@@ -71,6 +81,7 @@ async fn main() -> Result<()> {
     let balancer = Balancer::bind(config, Deps { board, clock, manager: None }).await?;
     let front = balancer.addresses()[0];
     let Some(Listen::Tcp(admin)) = balancer.admin() else { bail!("no admin address") };
+    let front = args.port.map_or(front, |port| SocketAddr::new(front.ip(), port));
     let said = serde_json::json!({"front": front.to_string(), "admin": admin.to_string()});
     let mut out = std::io::stdout();
     writeln!(out, "{said}")?;

@@ -1,0 +1,117 @@
+//! The scoreboard on Valkey instead of Redis: what is tried on the one, once more on the other.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::stages::cargo_test;
+use super::{World, redis};
+use crate::process::{self, Bounds};
+use crate::root;
+use crate::score::Score;
+
+const SERVER: &str = "valkey-server";
+/// The program and the name it goes by.
+const PACKAGES: [&str; 2] = ["valkey-tools", "valkey-server"];
+/// Debian 12 has it among its backports; the system's own sources stay as they are.
+const SOURCE: &str = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] \
+                      http://deb.debian.org/debian bookworm-backports main\n";
+/// An index and two small packages.
+const DOWNLOAD_DEADLINE: Duration = Duration::from_secs(120);
+const UNPACK_DEADLINE: Duration = Duration::from_secs(20);
+/// Where programs are looked for.
+const PATH: &str = "PATH";
+const URL: &str = "TALLY_TEST_REDIS_URL";
+
+/// Runs the stage. Tests start `redis-server`: here that name leads to Valkey.
+pub fn run(world: &mut World) -> Result<Score> {
+    let server = match server(world.may_install) {
+        Ok(server) => server,
+        Err(why) => return Ok(Score::skip("stage valkey", format!("{why:#}"))),
+    };
+    let names = world.scratch.path().join("valkey");
+    std::fs::create_dir_all(&names)?;
+    let name = names.join("redis-server");
+    std::os::unix::fs::symlink(&server, &name).context("name Valkey redis-server")?;
+    let valkey = redis::start_as(&name, &names)?;
+    println!("  {} at {}", version(&server), valkey.url);
+    let path = std::env::var(PATH).unwrap_or_default();
+    world.env.insert(PATH, format!("{}:{path}", names.display()));
+    let before = world.env.insert(URL, valkey.url.clone());
+    let mut score = cargo_test(world, "valkey", &["--lib", "redis"])?;
+    score.add(cargo_test(world, "valkey-lost", &["--test", "redis_lost"])?);
+    world.env.remove(PATH);
+    match before {
+        Some(url) => world.env.insert(URL, url),
+        None => world.env.remove(URL),
+    };
+    Ok(score)
+}
+
+fn version(server: &Path) -> String {
+    let mut command = Command::new(server);
+    command.arg("--version");
+    let ran = process::quiet(command, UNPACK_DEADLINE);
+    ran.map_or_else(|why| why.to_string(), |ran| ran.output.trim().to_owned())
+}
+
+/// The system's own, or one unpacked below `target/`.
+fn server(may_install: bool) -> Result<PathBuf> {
+    if let Some(own) = process::find(SERVER) {
+        return Ok(own);
+    }
+    let folder = root::output("valkey")?;
+    let unpacked = folder.join("root/usr/bin").join(SERVER);
+    if !unpacked.exists() {
+        if !may_install {
+            bail!("{SERVER} is not installed: --no-install was given");
+        }
+        fetch(&folder)?;
+    }
+    if !unpacked.exists() {
+        bail!("its packages do not bring {SERVER}");
+    }
+    Ok(unpacked)
+}
+
+/// Downloads its packages with apt, by a list of sources of our own, and unpacks them there.
+fn fetch(folder: &Path) -> Result<()> {
+    println!("  missing: {SERVER}; fetching {} with apt", PACKAGES.join(", "));
+    for part in ["lists/partial", "cache/archives/partial", "packages"] {
+        std::fs::create_dir_all(folder.join(part))?;
+    }
+    let sources = folder.join("sources.list");
+    std::fs::write(&sources, SOURCE)?;
+    let options = [
+        format!("Dir::Etc::SourceList={}", sources.display()),
+        "Dir::Etc::SourceParts=/dev/null".to_owned(),
+        format!("Dir::State::Lists={}", folder.join("lists").display()),
+        format!("Dir::Cache={}", folder.join("cache").display()),
+        // Root's own folders are closed to apt's user.
+        "APT::Sandbox::User=root".to_owned(),
+    ];
+    let packages = folder.join("packages");
+    for words in [&["update", "-q"][..], &["download", "-q", PACKAGES[0], PACKAGES[1]][..]] {
+        let mut apt = Command::new("apt-get");
+        apt.args(options.iter().flat_map(|option| ["-o", option.as_str()]));
+        apt.args(words).current_dir(&packages);
+        run_well(apt, "apt-get", DOWNLOAD_DEADLINE)?;
+    }
+    for package in std::fs::read_dir(&packages)? {
+        let mut unpack = Command::new("dpkg-deb");
+        unpack.arg("-x").arg(package?.path()).arg(folder.join("root"));
+        run_well(unpack, "dpkg-deb", UNPACK_DEADLINE)?;
+    }
+    Ok(())
+}
+
+fn run_well(command: Command, name: &str, deadline: Duration) -> Result<()> {
+    let bounds = Bounds { name, log: None, deadline, heartbeat: true, interruptible: true };
+    let ran = process::run(command, &bounds, &mut |_| {}).with_context(|| format!("run {name}"))?;
+    if !ran.ok() {
+        bail!("{name} failed:\n{}", ran.tail(3));
+    }
+    Ok(())
+}
