@@ -15,9 +15,8 @@ use crate::score::Score;
 const SERVER: &str = "valkey-server";
 /// The program and the name it goes by.
 const PACKAGES: [&str; 2] = ["valkey-tools", "valkey-server"];
-/// Debian 12 has it among its backports; the system's own sources stay as they are.
-const SOURCE: &str = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] \
-                      http://deb.debian.org/debian bookworm-backports main\n";
+/// Who signed what the packages come from.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// An index and two small packages.
 const DOWNLOAD_DEADLINE: Duration = Duration::from_secs(120);
 const UNPACK_DEADLINE: Duration = Duration::from_secs(20);
@@ -83,7 +82,7 @@ fn fetch(folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder.join(part))?;
     }
     let sources = folder.join("sources.list");
-    std::fs::write(&sources, SOURCE)?;
+    std::fs::write(&sources, sources_of(&indexes()?)?)?;
     let options = [
         format!("Dir::Etc::SourceList={}", sources.display()),
         "Dir::Etc::SourceParts=/dev/null".to_owned(),
@@ -107,6 +106,29 @@ fn fetch(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What the system's apt reads: a line for each index, with its address and the release's name.
+fn indexes() -> Result<String> {
+    let mut apt = Command::new("apt-get");
+    apt.args(["indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)"]);
+    Ok(process::quiet(apt, UNPACK_DEADLINE)?.output)
+}
+
+/// The same mirror's release and its backports: Debian 12 has Valkey among these.
+fn sources_of(indexes: &str) -> Result<String> {
+    let entry = |line: &str| {
+        let mut words = line.split(' ').map(str::to_owned);
+        let (uri, release) = (words.next()?, words.next()?);
+        let is_release = uri.ends_with("/debian/") && !release.contains('-');
+        is_release.then_some((uri, release))
+    };
+    let (uri, release) = indexes
+        .lines()
+        .find_map(entry)
+        .context("apt knows no mirror of Debian; install valkey-server by hand")?;
+    let line = |suite: &str| format!("deb [signed-by={KEYRING}] {uri} {suite} main\n");
+    Ok(format!("{}{}", line(&release), line(&format!("{release}-backports"))))
+}
+
 fn run_well(command: Command, name: &str, deadline: Duration) -> Result<()> {
     let bounds = Bounds { name, log: None, deadline, heartbeat: true, interruptible: true };
     let ran = process::run(command, &bounds, &mut |_| {}).with_context(|| format!("run {name}"))?;
@@ -114,4 +136,20 @@ fn run_well(command: Command, name: &str, deadline: Duration) -> Result<()> {
         bail!("{name} failed:\n{}", ran.tail(3));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_own_mirror_is_asked() {
+        let indexes = "http://x.test/debian-security/ bookworm-security main\n\
+                       http://x.test/debian/ bookworm-updates main\n\
+                       http://x.test/debian/ bookworm main\n";
+        let sources = sources_of(indexes).unwrap();
+        assert!(sources.contains("http://x.test/debian/ bookworm main\n"), "{sources}");
+        assert!(sources.contains("http://x.test/debian/ bookworm-backports main\n"), "{sources}");
+        assert!(sources_of("http://x.test/ubuntu/ noble main\n").is_err());
+    }
 }
