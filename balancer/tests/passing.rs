@@ -244,6 +244,23 @@ async fn a_tunnel_in_which_nothing_moves_ends_and_is_counted() {
 }
 
 #[tokio::test]
+async fn trailers_go_to_clients_that_take_them() {
+    let running = Running::start().await;
+    let backend = Backend::answering(|_| {
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nDigest: abc\r\n\
+         content-length: 7\r\nendpoint-load-metrics: TEXT application_utilization=0.5\r\n\r\n"
+            .to_owned()
+    })
+    .await;
+    running.publish(&front("any"), &[backend.address]).await;
+    let takes = "GET / HTTP/1.1\r\nhost: x\r\nte: gzip, trailers\r\nconnection: close, te\r\n\r\n";
+    let answer = running.send(takes).await;
+    assert_eq!(answer.body(), "2\r\nhi\r\n0\r\nDigest: abc\r\n\r\n", "{answer:?}");
+    let answer = running.get("/").await;
+    assert_eq!(answer.body(), "2\r\nhi\r\n0\r\n\r\n", "{answer:?}");
+}
+
+#[tokio::test]
 async fn what_cannot_be_understood_is_refused() {
     let running = Running::start().await;
     let backend = Backend::named("never").await;

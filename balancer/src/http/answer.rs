@@ -147,6 +147,7 @@ fn judge(
             | Field::Upgrade
             | Field::Expect
             | Field::Hop
+            | Field::Te
             | Field::ForwardedFor
             | Field::ForwardedOwn
             | Field::Traceparent
@@ -207,7 +208,11 @@ fn write(
     for (index, header) in headers.iter().enumerate() {
         let passes = match fields[index] {
             Field::ContentLength => !lengthless,
-            Field::Connection | Field::TransferEncoding | Field::Hop | Field::LoadMetrics => false,
+            Field::Connection
+            | Field::TransferEncoding
+            | Field::Hop
+            | Field::Te
+            | Field::LoadMetrics => false,
             Field::Upgrade => {
                 if answer.status == SWITCHING {
                     stretches.flush(head, out);

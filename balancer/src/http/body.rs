@@ -99,9 +99,11 @@ pub fn write(out: &mut Vec<u8>, framing: Framing, data: &[u8]) {
     }
 }
 
-/// Writes the end of a body in this framing.
-pub fn end(out: &mut Vec<u8>, framing: Framing) {
+/// Writes the end of a body in this framing, with these lines behind it where it can have any.
+pub fn end(out: &mut Vec<u8>, framing: Framing, trailers: &[u8]) {
     if framing == Framing::Chunked {
-        out.extend_from_slice(chunks::END);
+        out.extend_from_slice(chunks::LAST);
+        out.extend_from_slice(trailers);
+        out.extend_from_slice(b"\r\n");
     }
 }

@@ -197,8 +197,8 @@ pub fn write_size(out: &mut Vec<u8>, size: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The last chunk, and no trailers.
-pub const END: &[u8] = b"0\r\n\r\n";
+/// The last chunk; trailers and an empty line follow.
+pub const LAST: &[u8] = b"0\r\n";
 
 #[cfg(test)]
 #[path = "chunks_tests.rs"]

@@ -76,7 +76,8 @@ proptest! {
         for part in &parts {
             write(&mut out, part);
         }
-        out.extend_from_slice(END);
+        out.extend_from_slice(LAST);
+        out.extend_from_slice(b"\r\n");
         prop_assert_eq!(read(&out), Ok((parts.concat(), true, 0)));
     }
 

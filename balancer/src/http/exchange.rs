@@ -5,7 +5,7 @@ use super::answer::{self, Answer, Nonsense, Toward};
 use super::body::{self, Piece, Reader};
 use super::chunks;
 use super::client::Client;
-use super::field::{self, Framing};
+use super::field::{self, Field, Framing};
 use super::request::Request;
 use super::up::{Fault, Up};
 use crate::conn::Phase;
@@ -47,6 +47,8 @@ pub struct Exchange<'a> {
     interim: u32,
     status: u16,
     outward: Framing,
+    /// Lines that follow the answer's body.
+    trailers: Vec<u8>,
     keep: bool,
     reusable: bool,
 }
@@ -73,6 +75,7 @@ impl<'a> Exchange<'a> {
             interim: 0,
             status: 0,
             outward: Framing::None,
+            trailers: Vec::new(),
             keep: false,
             reusable: false,
         }
@@ -204,7 +207,7 @@ impl<'a> Exchange<'a> {
     fn end_of_connection(&mut self, client: &mut Client) -> Result<(), Fault> {
         match &self.stage {
             Stage::Body { reader, outward } if reader.ends_with_connection() => {
-                body::end(client.output(), *outward);
+                body::end(client.output(), *outward, &[]);
                 self.stage = Stage::Done;
                 Ok(())
             }
@@ -325,12 +328,18 @@ impl<'a> Exchange<'a> {
                 Piece::Data(data) => {
                     send(cx, client, outward, data).map_err(|_gone| Fault::Client)?;
                 }
-                Piece::Trailer(line) => note_trailer(self.at, &line),
+                Piece::Trailer(line) => {
+                    let passes = self.request.trailers && outward == Framing::Chunked;
+                    if take_trailer(self.at, &line) && passes {
+                        self.trailers.extend_from_slice(&line);
+                        self.trailers.extend_from_slice(b"\r\n");
+                    }
+                }
                 Piece::More => return Ok(()),
                 Piece::End => break,
             }
         }
-        body::end(client.output(), outward);
+        body::end(client.output(), outward, &self.trailers);
         // Bytes after the end belong to nobody: the connection is not used again.
         self.reusable &= used == bytes.len() && self.up_over && !self.up_broken;
         self.stage = Stage::Done;
@@ -360,10 +369,14 @@ fn note_load(at: &AtInstance, head: &[u8], name: &Range<usize>, value: &Range<us
     }
 }
 
-fn note_trailer(at: &AtInstance, line: &[u8]) {
-    let Some(colon) = memchr::memchr(b':', line) else { return };
+/// Reads a trailer; whether a client may have it. One that would say how a message is framed or
+/// routed says it too late, and is dropped (RFC 9110, 6.5.1).
+fn take_trailer(at: &AtInstance, line: &[u8]) -> bool {
+    let Some(colon) = memchr::memchr(b':', line) else { return false };
     let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-    if field::classify(name) == field::Field::LoadMetrics {
+    let field = field::classify(name);
+    if field == Field::LoadMetrics {
         orca::note(&at.instance, name, value);
     }
+    field == Field::Other
 }

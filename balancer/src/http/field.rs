@@ -19,7 +19,9 @@ pub enum Field {
     Upgrade,
     /// `Expect`.
     Expect,
-    /// `TE`, `Trailer`, `Keep-Alive`, `Proxy-Connection`, `HTTP2-Settings`: about this connection
+    /// `TE`: the client takes trailers.
+    Te,
+    /// `Trailer`, `Keep-Alive`, `Proxy-Connection`, `HTTP2-Settings`: about this connection
     /// alone (RFC 9110, 7.6.1).
     Hop,
     /// `X-Forwarded-For`, which is continued.
@@ -41,7 +43,7 @@ pub enum Field {
 pub fn classify(name: &[u8]) -> Field {
     let is = |wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
     match name.len() {
-        2 if is("te") => Field::Hop,
+        2 if is("te") => Field::Te,
         4 if is("host") => Field::Host,
         6 if is("expect") => Field::Expect,
         7 if is("upgrade") => Field::Upgrade,
@@ -213,7 +215,7 @@ mod tests {
             ("HOST", Field::Host),
             ("hosT", Field::Host),
             ("hose", Field::Other),
-            ("TE", Field::Hop),
+            ("TE", Field::Te),
             ("Transfer-Encoding", Field::TransferEncoding),
             ("Transfer_Encoding", Field::Other),
             ("X-Forwarded-For", Field::ForwardedFor),

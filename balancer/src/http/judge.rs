@@ -61,6 +61,8 @@ pub struct Judged<'a> {
     pub expects: bool,
     /// The protocol it asks to switch to.
     pub upgrade: Option<&'a [u8]>,
+    /// It takes trailers after an answer's body.
+    pub trailers: bool,
     /// What `Connection` says.
     pub wishes: Wishes,
     /// Path and query.
@@ -110,7 +112,20 @@ pub fn judge<'a>(
     });
     let keep = if old { found.wishes.keep_alive } else { true } && !found.wishes.close;
     let (expects, wishes) = (found.expects && framing != Framing::None, found.wishes);
-    Ok(Judged { fields, method, framing, keep, old, expects, upgrade, wishes, target, host })
+    let trailers = found.trailers && !old;
+    Ok(Judged {
+        fields,
+        method,
+        framing,
+        keep,
+        old,
+        expects,
+        upgrade,
+        trailers,
+        wishes,
+        target,
+        host,
+    })
 }
 
 /// The headers that decide what a request means.
@@ -121,6 +136,7 @@ struct Found<'a> {
     chunked: bool,
     expects: bool,
     upgrade: Option<&'a [u8]>,
+    trailers: bool,
     wishes: Wishes,
 }
 
@@ -155,6 +171,7 @@ impl<'a> Found<'a> {
             }
             Field::Upgrade => self.upgrade = Some(value),
             Field::Connection => self.wishes.read(value),
+            Field::Te => self.trailers |= field::has_word(value, b"trailers"),
             Field::Other
             | Field::Hop
             | Field::ForwardedFor

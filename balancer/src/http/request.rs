@@ -32,6 +32,8 @@ pub struct Request {
     pub expects: bool,
     /// It asks to switch protocols.
     pub upgrade: bool,
+    /// The client takes trailers after an answer's body.
+    pub trailers: bool,
     /// The client is told the request's id.
     pub id: Option<Range<usize>>,
     /// Asked for the service's load in this form.
@@ -174,8 +176,17 @@ fn write(
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         Framing::None | Framing::Close => {}
     }
+    // What concerns one connection alone is named by it (RFC 9110, 10.1.4).
+    match (judged.upgrade.is_some(), judged.trailers) {
+        (true, true) => out.extend_from_slice(b"connection: upgrade, te\r\n"),
+        (true, false) => out.extend_from_slice(b"connection: upgrade\r\n"),
+        (false, true) => out.extend_from_slice(b"connection: te\r\n"),
+        (false, false) => {}
+    }
+    if judged.trailers {
+        out.extend_from_slice(b"te: trailers\r\n");
+    }
     if let Some(protocol) = judged.upgrade {
-        out.extend_from_slice(b"connection: upgrade\r\n");
         line(&mut out, b"upgrade", protocol);
     }
     out.extend_from_slice(b"\r\n");
@@ -188,6 +199,7 @@ fn write(
         old: judged.old,
         expects: judged.expects,
         upgrade: judged.upgrade.is_some(),
+        trailers: judged.trailers,
         id: Some(id),
         load_format: format,
         method_end,
@@ -242,6 +254,7 @@ impl Writer<'_> {
                 | Field::Upgrade
                 | Field::Expect
                 | Field::Hop
+                | Field::Te
                 | Field::ForwardedFor
                 | Field::ForwardedOwn
                 | Field::LoadMetrics => {}

@@ -100,8 +100,11 @@ fn a_head_is_written_anew() {
             "x-forwarded-for: 9.9.9.9, 8.8.8.8, 10.0.0.9",
             "x-forwarded-proto: http",
             "x-forwarded-host: Shop:80",
+            "connection: te",
+            "te: trailers",
         ]
     );
+    assert!(request.trailers);
     assert_eq!(
         (request.host(), request.path(), request.id()),
         (&b"Shop:80"[..], &b"/a"[..], &b"mine"[..])

@@ -110,7 +110,7 @@ impl Up {
                 Piece::Trailer(_) => {}
                 Piece::More => break,
                 Piece::End => {
-                    body::end(out, self.framing);
+                    body::end(out, self.framing, &[]);
                     self.ended = true;
                 }
             }
