@@ -14,6 +14,8 @@ use crate::{root, tidy};
 const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
 /// Ten times what the tests of one stage take.
 const TEST_DEADLINE: Duration = Duration::from_secs(1800);
+/// The long forms together take about an hour.
+const LONG_DEADLINE: Duration = Duration::from_secs(2 * 3600);
 /// Where property tests find their seed.
 const PROPERTY_SEED: &str = "PROPTEST_RNG_SEED";
 /// Formatting reads files only.
@@ -33,6 +35,11 @@ const IP: Need = Need {
     program: "ip",
     package: "iproute2",
     why: "because a Docker daemon of the tests' own gets a bridge of its own",
+};
+const BUSYBOX: Need = Need {
+    program: "busybox",
+    package: "busybox-static",
+    why: "because images of the tests' own are made of it",
 };
 const NFT: Need = Need {
     program: "nft",
@@ -147,7 +154,7 @@ pub const STAGES: &[Stage] = &[
     Stage {
         name: "system",
         about: "contract suites and system tests: real processes, Redis, containers",
-        programs: &[ASKER, REDIS, DOCKER, DOCKERD, IP, NFT],
+        programs: &[ASKER, REDIS, DOCKER, DOCKERD, IP, NFT, BUSYBOX],
         needs_services: true,
         needs_binary: true,
         by_default: true,
@@ -305,7 +312,8 @@ pub(super) fn cargo_test(world: &mut World, stage: &str, select: &[&str]) -> Res
     args.extend(select);
     // Tests that skip themselves say so on stdout, which libtest hides without this.
     args.extend(["--", "--show-output"]);
-    let ran = cargo(world, stage, &args, TEST_DEADLINE)?;
+    let deadline = if stage == "soak" { LONG_DEADLINE } else { TEST_DEADLINE };
+    let ran = cargo(world, stage, &args, deadline)?;
     let score = score::of_cargo_test(stage, &ran.output, ran.ok());
     if !ran.ok() {
         println!("{}", failures_of(&ran.output));
