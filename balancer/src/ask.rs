@@ -9,9 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Longest head of an answer read: a status line and a few dozen headers.
-const HEAD_BYTES_MAX: usize = 8 << 10;
+const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Headers of an answer read at most.
-const HEADERS_MAX: usize = 64;
+const HEADERS_MAX: usize = 100;
 /// Longest body skipped so that the connection can be used again; a probe's answer has a few bytes.
 const BODY_BYTES_MAX: usize = 4 << 10;
 

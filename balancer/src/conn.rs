@@ -94,6 +94,8 @@ pub struct Conn {
     checked: Cell<u64>,
     moved: Cell<u64>,
     late: Cell<bool>,
+    /// The client has kept its request waiting.
+    slow: Cell<bool>,
     ending: Cell<Option<Ending>>,
     /// The bound it ran into, for which it ends.
     limit: Cell<Option<Limit>>,
@@ -118,6 +120,7 @@ impl Conn {
             checked: Cell::new(tick_now),
             moved: Cell::new(0),
             late: Cell::new(false),
+            slow: Cell::new(false),
             ending: Cell::new(None),
             limit: Cell::new(None),
             stopping: Cell::new(false),
@@ -148,6 +151,7 @@ impl Conn {
         self.enter(Phase::Answer);
         self.waits.set(false);
         self.waited.set(0);
+        self.slow.set(false);
         self.moved.set(0);
     }
 
@@ -187,6 +191,9 @@ impl Conn {
         let step = now.saturating_sub(self.checked.replace(now));
         if self.waits.get() && phase != Phase::Tunnel {
             self.waited.set(self.waited.get() + step);
+            if matches!(phase, Phase::Upload | Phase::Stream) && !self.slow.replace(true) {
+                self.wake();
+            }
         }
         if self.is_too_slow() {
             return self.end_at(Ending::Slow, Some(Limit::SlowRate));
@@ -239,6 +246,12 @@ impl Conn {
     pub fn stop(&self) {
         self.stopping.set(true);
         self.wake();
+    }
+
+    /// Whether the client was found to be what its request waits for.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.slow.get()
     }
 
     /// Whether the answer's deadline passed; asking takes the flag back.

@@ -1,7 +1,7 @@
 //! Tells the others what this balancer sees: demand on the board, wakes straight to the manager.
 
 use crate::stats::Sum;
-use crate::view::Service;
+use crate::view::{Entry, Service};
 use crate::{Shared, orca};
 use chassis::periodic;
 use chassis::{Client, Shutdown};
@@ -115,9 +115,17 @@ fn demand_of(service: &Service, told: &mut Told, now: Mono) -> Demand {
     let mut in_flight = BTreeMap::new();
     let snapshot = service.snapshot.load();
     let mut departed = service.departed.lock().unwrap_or_else(PoisonError::into_inner);
-    departed.retain(|instance| instance.in_flight() > 0);
-    for instance in snapshot.entries.iter().map(|e| &e.instance).chain(departed.iter()) {
-        let n = instance.in_flight();
+    departed.retain(|instance| instance.in_flight() + instance.aside() > 0);
+    // What stepped aside takes no place, but whoever ends an instance waits for it too.
+    let mut aside = 0;
+    let count = |entry: &Entry| {
+        let instance = &entry.instance;
+        instance.in_flight() + if entry.ready { 0 } else { instance.aside() }
+    };
+    let present = snapshot.entries.iter().map(|e| (&e.instance, count(e)));
+    let gone = departed.iter().map(|i| (i, i.in_flight() + i.aside()));
+    for (instance, n) in present.chain(gone) {
+        aside += instance.aside();
         if n > 0 {
             *in_flight.entry(instance.id.clone()).or_insert(0) += n;
         }
@@ -126,7 +134,8 @@ fn demand_of(service: &Service, told: &mut Told, now: Mono) -> Demand {
     let settled = now.since(snapshot.generation_since) >= SETTLE;
     let routes_gen = if settled { snapshot.generation } else { Some(told.generation) };
     let kernel_rate = service.kernel.rate_milli.load(Relaxed);
-    let open = service.tunnels.load(Relaxed).saturating_add(service.kernel.open.load(Relaxed));
+    let tunnels = service.tunnels.load(Relaxed).saturating_add(aside);
+    let open = tunnels.saturating_add(service.kernel.open.load(Relaxed));
     let demand = Demand {
         at: domain::Timestamp::default(),
         queued: service.queue.held(),

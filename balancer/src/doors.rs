@@ -8,7 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// The counters, shared by all workers; none is touched by a request that
 /// is served within the bounds.
@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 pub struct Doors {
     /// Client connections open now.
     pub open: AtomicUsize,
+    /// A worker found no place for a new connection, and none to take.
+    pub crowded: AtomicBool,
     /// How often each bound was reached.
     pub limited: Limited,
     /// Requests that were not HTTP, could be read in two ways, or whose head was too large.

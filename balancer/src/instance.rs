@@ -12,6 +12,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 struct Seen {
     in_flight: AtomicU32,
+    /// Requests that only wait for their clients, and are not among those in flight.
+    aside: AtomicU32,
     kernel_flows: AtomicU32,
     failures_in_row: AtomicU32,
     window_ok: AtomicU32,
@@ -109,7 +111,30 @@ impl Instance {
         self.seen.in_flight.fetch_sub(1, Relaxed);
     }
 
-    /// This balancer's requests there now.
+    /// A request only waits for its client from now on: it takes no place any more, as long as at
+    /// most `most` are so. False: it keeps its place.
+    #[must_use]
+    pub fn step_aside(&self, most: u32) -> bool {
+        if self.seen.aside.fetch_add(1, Relaxed) >= most {
+            self.seen.aside.fetch_sub(1, Relaxed);
+            return false;
+        }
+        self.leave();
+        true
+    }
+
+    /// Counts a request that had stepped aside and is over.
+    pub fn leave_aside(&self) {
+        self.seen.aside.fetch_sub(1, Relaxed);
+    }
+
+    /// Requests that stepped aside.
+    #[must_use]
+    pub fn aside(&self) -> u32 {
+        self.seen.aside.load(Relaxed)
+    }
+
+    /// This balancer's requests there now, without those that stepped aside.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.seen.in_flight.load(Relaxed).saturating_add(self.seen.kernel_flows.load(Relaxed))

@@ -228,6 +228,7 @@ impl World {
             .zip(weights)
             .map(|(m, weight)| Entry {
                 healthy: !m.check.unwell || !any_well,
+                unwell: m.check.unwell,
                 hears: m.hears(front.source),
                 max_in_flight: crowd::room(m.max_in_flight(), m.others.in_flight, balancers),
                 ..m.entry(weight)
@@ -322,7 +323,7 @@ fn is_later(at: Timestamp, last: Timestamp) -> bool {
 fn depart(service: &Service, member: Option<Member>) {
     let Some(member) = member else { return };
     let mut departed = service.departed.lock().unwrap_or_else(PoisonError::into_inner);
-    departed.retain(|instance| instance.in_flight() > 0);
+    departed.retain(|instance| instance.in_flight() + instance.aside() > 0);
     departed.push(member.instance);
 }
 

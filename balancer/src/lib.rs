@@ -25,7 +25,7 @@ pub mod limited;
 pub mod limits;
 mod listener;
 pub mod measure;
-mod nat;
+pub mod nat;
 mod orca;
 mod others;
 mod outcome;

@@ -153,7 +153,9 @@ async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let _no_delay_is_a_wish = stream.set_nodelay(true);
-                tokio::task::spawn_local(serve::drive(Rc::clone(&worker), stream, peer));
+                // It counts from here on, not from when its task first runs.
+                let conn = worker.admit(peer);
+                tokio::task::spawn_local(serve::drive(Rc::clone(&worker), stream, conn));
             }
             Err(error) => {
                 tracing::debug!(%error, "a connection could not be accepted");

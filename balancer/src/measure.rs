@@ -82,6 +82,7 @@ fn entry(n: u32, of: u32, now: Mono) -> Option<Entry> {
         ready: true,
         ejected: false,
         healthy: true,
+        unwell: false,
         weight: 1.0,
         max_in_flight: u32::MAX,
         others: Others::default(),

@@ -16,7 +16,7 @@ pub use kernel::Kernel;
 pub use tell::Scrape;
 
 use chassis::Nudge;
-use domain::ServiceName;
+use domain::{BalancerId, ServiceName};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,6 +38,20 @@ pub struct State {
     write_failures: AtomicU64,
     /// Connections of dead instances forgotten.
     flushed: AtomicU64,
+}
+
+/// Takes a balancer's table out of the kernel, with the connections that went by it: for the end of
+/// everything it served. Where there is none, or no nftables, nothing is done.
+pub async fn remove(id: &BalancerId) {
+    let table = keep::table_of(id);
+    if nft::chains(&table).await.is_empty() {
+        return;
+    }
+    let none = rules::Wanted { table, listen: Vec::new(), fronts: Vec::new() };
+    if let Err(error) = nft::apply(&none.transaction(&[])).await {
+        let error = chassis::telemetry::Chain(&error).to_string();
+        tracing::warn!(error, table = none.table, "a table of nftables is left in the kernel");
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -33,7 +33,14 @@ pub struct AtInstance {
     arrived: Mono,
     began: Mono,
     code: Cell<u16>,
+    /// Requests that may step aside there.
+    aside_max: u32,
+    aside: Cell<bool>,
 }
+
+/// So many times an instance's places may requests step aside: what they wait for is their clients,
+/// but each still has a connection there.
+const ASIDE_TIMES: u32 = 10;
 
 impl AtInstance {
     /// Counts a request in, that arrived then; requests that wait for a connection count too.
@@ -53,6 +60,8 @@ impl AtInstance {
             arrived,
             began: now,
             code: Cell::new(CLIENT_GONE),
+            aside_max: entry.max_in_flight.saturating_mul(ASIDE_TIMES),
+            aside: Cell::new(false),
         })
     }
 
@@ -72,6 +81,14 @@ impl AtInstance {
     pub fn failed(&self) {
         self.code.set(0);
         self.record(false);
+    }
+
+    /// Its client is what is waited for: another request may have its place.
+    pub fn step_aside(&self) {
+        if !self.aside.get() && self.instance.step_aside(self.aside_max) {
+            self.aside.set(true);
+            wait::pump(&self.local.service, self.worker.now());
+        }
     }
 
     /// The connection had ended while it was idle, or none could be made from here: not the
@@ -94,7 +111,11 @@ impl AtInstance {
 
 impl Drop for AtInstance {
     fn drop(&mut self) {
-        self.instance.leave();
+        if self.aside.get() {
+            self.instance.leave_aside();
+        } else {
+            self.instance.leave();
+        }
         let service = &self.local.service;
         let now = self.worker.now();
         let code = self.code.get();

@@ -133,6 +133,7 @@ mod tests {
             ready: true,
             ejected: false,
             healthy: true,
+            unwell: false,
             weight: 1.0,
             max_in_flight: 10,
             others: Others::default(),

@@ -28,8 +28,10 @@ pub struct Entry {
     pub ready: bool,
     /// Set aside for failing.
     pub ejected: bool,
-    /// False while it fails its health checks.
+    /// False while it fails its health checks and others do not.
     pub healthy: bool,
+    /// It fails its health checks.
+    pub unwell: bool,
     /// Capacity against the median times configured weight.
     pub weight: f64,
     /// Requests it takes at once from this balancer.

@@ -12,6 +12,7 @@ use crate::{Shared, route::Table};
 use domain::Mono;
 use picker::{Budget, Picker};
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,6 +23,8 @@ const SCRATCH_BYTES: usize = 64 << 10;
 
 /// One in so many connections is closed at once when all places are taken.
 const EVICTED_SHARE: usize = 64;
+/// A head that is not there after this may be given up for a new connection.
+const HEAD_PATIENCE_MS: u64 = 1000;
 
 /// What one worker keeps of one service.
 #[derive(Debug)]
@@ -154,11 +157,13 @@ impl Worker {
         table.find(host, path).map(|service| self.local(service))
     }
 
-    /// Adds a connection to those that are swept.
-    pub fn opened(&self, conn: &Rc<Conn>) {
-        self.open.set(self.open.get() + 1);
-        self.shared.doors.open.fetch_add(1, Relaxed);
-        self.conns.borrow_mut().push(Rc::downgrade(conn));
+    /// Counts a client's connection, and adds it to those that are swept.
+    #[must_use]
+    pub fn admit(&self, peer: SocketAddr) -> Rc<Conn> {
+        let conn = Rc::new(Conn::new(peer, Rc::clone(&self.tick), Rc::clone(&self.limits)));
+        self.held_open();
+        self.conns.borrow_mut().push(Rc::downgrade(&conn));
+        conn
     }
 
     /// A connection of a service port counts among all.
@@ -234,12 +239,28 @@ impl Worker {
     #[must_use]
     pub fn evict(&self) -> bool {
         let conns = self.conns.borrow();
-        let idle = conns.iter().filter_map(Weak::upgrade).filter(|c| c.phase() == Phase::Idle);
+        // Who takes long over a head comes after those who are between requests.
+        let may = |c: &Rc<Conn>| match c.phase() {
+            Phase::Idle => true,
+            Phase::Head => c.quiet() >= HEAD_PATIENCE_MS,
+            Phase::Body
+            | Phase::Held
+            | Phase::Upload
+            | Phase::Answer
+            | Phase::Stream
+            | Phase::Tunnel
+            | Phase::Linger => false,
+        };
+        let idle = conns.iter().filter_map(Weak::upgrade).filter(may);
         let mut idle: Vec<_> = idle.filter(|c| c.ending().is_none()).collect();
-        idle.sort_unstable_by_key(|c| std::cmp::Reverse(c.quiet()));
+        idle.sort_unstable_by_key(|c| (c.phase() != Phase::Idle, std::cmp::Reverse(c.quiet())));
         // Some at once, so that a full house does not sort its guests for each newcomer.
         idle.truncate((conns.len() / EVICTED_SHARE).max(1));
         idle.iter().for_each(|conn| conn.end(Ending::Evicted));
+        if idle.is_empty() {
+            // The other workers' idle ones are theirs to end.
+            self.shared.doors.crowded.store(true, Relaxed);
+        }
         !idle.is_empty()
     }
 
@@ -260,6 +281,9 @@ impl Worker {
     pub fn sweep(&self) {
         let now = u64::try_from(self.now().0.as_millis()).unwrap_or(u64::MAX);
         self.tick.0.set(now);
+        if self.shared.doors.crowded.swap(false, Relaxed) {
+            let _others_may_have_some = self.evict();
+        }
         self.conns.borrow_mut().retain(|conn| match conn.upgrade() {
             Some(conn) => {
                 conn.check();

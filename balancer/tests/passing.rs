@@ -4,6 +4,7 @@
 mod support;
 
 use balancer::Limits;
+use domain::Bytes;
 use scoreboard::Board;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -258,6 +259,53 @@ async fn trailers_go_to_clients_that_take_them() {
     assert_eq!(answer.body(), "2\r\nhi\r\n0\r\nDigest: abc\r\n\r\n", "{answer:?}");
     let answer = running.get("/").await;
     assert_eq!(answer.body(), "2\r\nhi\r\n0\r\n\r\n", "{answer:?}");
+}
+
+/// A port whose clients' data pile up at once: small segments, small window.
+fn narrow() -> std::net::TcpListener {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_tcp_mss(536).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(16).unwrap();
+    socket.into()
+}
+
+/// An instance that answers before it took the head: leave to send the body comes too late then.
+#[tokio::test]
+async fn leave_to_send_never_stands_within_an_answer() {
+    let limits = Limits { head: Q(Bytes(1 << 20)), ..Limits::default() };
+    let running = Running::with(Setup { limits, ..Setup::default() }).await;
+    let listener = narrow();
+    running.publish(&front("any"), &[listener.local_addr().unwrap()]).await;
+    let mut client = TcpStream::connect(running.address).await.unwrap();
+    let long = "z".repeat(1000 << 10);
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9000000\r\n\
+         long: {long}\r\n\r\n"
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    let (mut instance, _) =
+        tokio::task::spawn_blocking(move || listener.accept()).await.unwrap().unwrap();
+    let instance = tokio::task::spawn_blocking(move || {
+        use std::io::{Read, Write};
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n";
+        instance.write_all(format!("{head}{}", "x".repeat(50)).as_bytes()).unwrap();
+        // The client has the first half before the rest of the head is read.
+        std::thread::sleep(Duration::from_millis(300));
+        let mut taken = vec![0; 1 << 16];
+        let mut all = 0;
+        while all < 1000 << 10 {
+            all += instance.read(&mut taken).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        instance.write_all("y".repeat(50).as_bytes()).unwrap();
+        instance
+    });
+    let all = read_until(&mut client, &"y".repeat(50)).await;
+    assert!(!all.contains("HTTP/1.1 100"), "{all}");
+    drop(instance.await.unwrap());
 }
 
 #[tokio::test]

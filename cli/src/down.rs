@@ -3,6 +3,7 @@
 #![expect(clippy::print_stderr, reason = "progress is for people, on stderr")]
 
 use crate::data::Data;
+use crate::roles;
 use crate::settings::Settings;
 use crate::up::{self, Pace};
 use anyhow::{Context, bail};
@@ -125,7 +126,10 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     } else {
         // Nobody runs: take over for the time of draining, on addresses nobody else uses.
         let quiet = Settings::loopback();
+        // By the same name: what `tally up` left in the kernel goes too.
+        let name = roles::front::id_of(&settings)?;
         settings.balancer = quiet.balancer;
+        settings.balancer.id = name.to_string();
         settings.load_receiver = quiet.load_receiver;
         settings.container_manager = quiet.container_manager;
         let mut running = up::start(&settings, Pace::Normal).await?;

@@ -92,6 +92,8 @@ pub async fn run(args: ProxyArgs) -> anyhow::Result<()> {
     }
     serving.start();
     serving.finished(Duration::from_secs(5)).await;
+    // Nobody else knows these addresses: with the command the port ends too.
+    balancer::nat::remove(&id).await;
     if shutdown.has_started() { Ok(()) } else { anyhow::bail!("the balancer ended by itself") }
 }
 

@@ -6,7 +6,7 @@ use crate::roles::{self, Common};
 use crate::settings::Settings;
 use anyhow::{Context, bail};
 use chassis::{Client, Halt, Listen, PeerUrl, Shutdown, SystemClock};
-use domain::Clock;
+use domain::{BalancerId, Clock};
 use registry::Registry;
 use serde_json::json;
 use std::fs;
@@ -37,6 +37,7 @@ pub struct Running {
     roles: JoinSet<anyhow::Result<&'static str>>,
     registry: Arc<dyn Registry>,
     front: SocketAddr,
+    balancer: BalancerId,
     api: Listen,
     admin_token: Option<String>,
     halt: Halt,
@@ -81,6 +82,7 @@ pub async fn start(settings: &Settings, pace: Pace) -> anyhow::Result<Running> {
     let shutdown = Shutdown::new();
     let mut running = Running {
         front: front.address()?,
+        balancer: front.id(),
         api: containers.address(),
         admin_token: containers.admin_token(),
         data,
@@ -218,7 +220,10 @@ impl Running {
             Ok(()) => down::stop_nodes(&self.registry, &self.api_client()).await,
             Err(error) => Err(error),
         };
+        let balancer = self.balancer.clone();
         let stopped = self.stop().await;
+        // Mode nat outlives its balancer; not the instances it leads to.
+        balancer::nat::remove(&balancer).await;
         nodes.and(stopped)
     }
 }

@@ -39,7 +39,7 @@ fn states(snapshot: &Snapshot) -> [(&'static str, usize); 4] {
     [
         ("standing", count(&Entry::stands)),
         ("draining", count(&|e| !e.ready)),
-        ("unwell", count(&|e| e.ready && !e.healthy)),
+        ("unwell", count(&|e| e.ready && e.unwell)),
         ("ejected", count(&|e| e.ready && e.healthy && e.ejected)),
     ]
 }

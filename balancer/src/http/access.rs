@@ -61,6 +61,9 @@ pub struct Seen {
     arrived: Mono,
 }
 
+/// Logged for a client that was told nothing, as in the metrics.
+const CLIENT_GONE: u16 = 499;
+
 fn cut(text: &[u8]) -> Box<[u8]> {
     text[..text.len().min(TEXT_BYTES_MAX)].into()
 }
@@ -84,7 +87,7 @@ impl Seen {
             id: cut(request.id()),
             service: service.cloned(),
             old: request.old,
-            status: client.status,
+            status: if client.status > 0 { client.status } else { CLIENT_GONE },
             bytes: client.sent,
             arrived,
         }

@@ -175,6 +175,10 @@ fn framing(
     let bodiless = status < 200 || status == 204 || status == 304 || method == Method::Head;
     match (chunked, length) {
         (true, Some(_)) => Err(Nonsense("it has a length and chunks")),
+        // It may send what it says all the same, and late: nobody else meets that.
+        _ if status == 204 && (chunked || length.is_some_and(|n| n > 0)) => {
+            Ok((Framing::None, false))
+        }
         _ if bodiless => Ok((Framing::None, true)),
         (true, None) => Ok((Framing::Chunked, true)),
         (false, Some(length)) => Ok((Framing::Length(length), true)),

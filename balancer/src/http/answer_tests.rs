@@ -52,6 +52,8 @@ fn bodies_end_as_the_rules_say() {
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", head, Framing::None, true),
         ("HTTP/1.1 200 OK\r\n\r\n", GET, Framing::Close, false),
         ("HTTP/1.1 204 None\r\n\r\n", GET, Framing::None, true),
+        ("HTTP/1.1 204 None\r\nContent-Length: 0\r\n\r\n", GET, Framing::None, true),
+        ("HTTP/1.1 204 None\r\nContent-Length: 5\r\n\r\n", GET, Framing::None, false),
         ("HTTP/1.1 304 Same\r\nContent-Length: 5\r\n\r\n", GET, Framing::None, true),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", GET, Framing::Chunked, true),
         (

@@ -118,7 +118,14 @@ impl<'a> Exchange<'a> {
         client: &mut Client,
         scratch: &mut [u8],
     ) -> Poll<Result<(), Fault>> {
+        if client.conn.is_slow() {
+            self.at.step_aside();
+        }
         if !self.up_over {
+            // An answer that began says all: leave to send would stand in the middle of it.
+            if self.status > 0 {
+                self.up.forget_leave();
+            }
             match self.up.poll(cx, client, &mut self.upstream, self.request, scratch) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => self.up_is_over(client),

@@ -21,7 +21,6 @@ use crate::upstream::Upstream;
 use crate::view::Service;
 use crate::worker::Worker;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -63,9 +62,7 @@ struct Switched {
 }
 
 /// Drives one client connection to its end.
-pub async fn drive(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
-    let conn = Rc::new(Conn::new(peer, Rc::clone(&worker.tick), Rc::clone(&worker.limits)));
-    worker.opened(&conn);
+pub async fn drive(worker: Rc<Worker>, stream: TcpStream, conn: Rc<Conn>) {
     let mut client = Client::new(stream, Rc::clone(&conn));
     let mut known = false;
     let ended = {
@@ -87,11 +84,14 @@ pub async fn drive(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
         Err(_over) if conn.phase() == Phase::Linger => {}
         Err(ending) => {
             worker.ended(&conn, ending);
-            if ending == Ending::Slow && conn.phase() != Phase::Idle {
+            // Who never said anything asked nothing: browsers open connections ahead of need.
+            let asked = conn.phase() != Phase::Head || !client.input().is_empty();
+            if ending == Ending::Slow && asked && conn.phase() != Phase::Idle {
                 let status = if client.status > 0 { client.status } else { TOO_SLOW };
                 worker.log(|| Seen::unread(&client, status, worker.now()));
             }
-            if ending == Ending::Slow && matches!(conn.phase(), Phase::Head | Phase::Body) {
+            if ending == Ending::Slow && asked && matches!(conn.phase(), Phase::Head | Phase::Body)
+            {
                 say_too_slow(&mut client).await;
             }
         }

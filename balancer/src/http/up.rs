@@ -153,6 +153,11 @@ impl Up {
         }
     }
 
+    /// The client is not told any more to send its body.
+    pub fn forget_leave(&mut self) {
+        self.expects = false;
+    }
+
     /// Tells a client that waits for it to send its body.
     fn give_leave(&mut self, cx: &mut Context<'_>, client: &mut Client) {
         if std::mem::take(&mut self.expects) {

@@ -72,6 +72,7 @@ impl Member {
             ready: self.is_ready(),
             ejected: self.ejection.until.is_some(),
             healthy: true,
+            unwell: false,
             weight: weight * percent(self.route.weight) * percent(self.terms.weight),
             max_in_flight: self.max_in_flight(),
             others: self.others,

@@ -9,7 +9,7 @@ use crate::Shared;
 use crate::view::{Entry, Instance, Service, Snapshot};
 use chassis::telemetry::Chain;
 use chassis::{Shutdown, Woke, dial, periodic};
-use domain::{Mono, RouteMode, ServiceName};
+use domain::{BalancerId, Mono, RouteMode, ServiceName};
 use futures_util::StreamExt;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -29,10 +29,17 @@ const CHECKS_AT_ONCE: usize = 64;
 const CHECKS_MAX: usize = 1024;
 /// Checks in a row that fail before an instance is dead: one may meet a full backlog.
 const CHECKS_FAILED: u32 = 2;
+/// One that failed is tried again after this.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// A load older than this says nothing any more.
 const LOAD_AGE_MAX: Duration = scoreboard::board::LOAD_TTL;
 /// Connections per instance from which their number stands in for loads that nobody reports.
 const FLOWS_AS_LOAD: u32 = 2;
+
+/// The name of a balancer's table.
+pub fn table_of(id: &BalancerId) -> String {
+    format!("tally-{id}")
+}
 
 /// Keeps the table until the shutdown starts. It stays in the kernel then: connections go on, new
 /// ones too, and the next start takes it over.
@@ -116,7 +123,7 @@ impl Keeper {
     fn new(own: Vec<SocketAddr>, shared: &Shared) -> Keeper {
         let listen: BTreeSet<IpAddr> = own.iter().map(SocketAddr::ip).collect();
         Keeper {
-            table: format!("tally-{}", shared.id),
+            table: table_of(&shared.id),
             listen: listen.into_iter().collect(),
             able: false,
             beats: 0,
@@ -222,7 +229,19 @@ impl Keeper {
             all.rotate_left(self.turn);
             self.turn += count;
         }
-        let checks = all.into_iter().take(count).map(|(serial, address)| async move {
+        all.truncate(count);
+        let failed = self.check_all(&all).await;
+        // Every new connection that goes there meanwhile is lost.
+        all.retain(|(serial, _)| failed.contains(serial) && !self.is_dead(*serial));
+        if !all.is_empty() {
+            tokio::time::sleep(AGAIN_AFTER).await;
+            self.check_all(&all).await;
+        }
+    }
+
+    /// Tries these; answers with those that failed.
+    async fn check_all(&mut self, all: &[(u64, SocketAddr)]) -> HashSet<u64> {
+        let checks = all.iter().copied().map(|(serial, address)| async move {
             let connecting = tokio::time::timeout(CHECK_MAX, dial::connect(address));
             let accepts = match connecting.await {
                 Ok(Ok(_)) => Some(true),
@@ -234,11 +253,16 @@ impl Keeper {
         });
         let results: Vec<(u64, Option<bool>)> =
             futures_util::stream::iter(checks).buffer_unordered(CHECKS_AT_ONCE).collect().await;
+        let mut failed = HashSet::new();
         for (serial, accepts) in results {
             let Some(accepts) = accepts else { continue };
             let memory = self.remember(serial);
             memory.checks_failed = if accepts { 0 } else { memory.checks_failed + 1 };
+            if !accepts {
+                failed.insert(serial);
+            }
         }
+        failed
     }
 
     fn remember(&mut self, serial: u64) -> &mut Memory {

@@ -2,6 +2,7 @@
 
 use super::{Common, listen};
 use crate::data::Data;
+use crate::settings::Settings;
 use anyhow::Context;
 use balancer::{Balancer, Config, Deps};
 use chassis::{Client, Listen, PeerUrl, Shutdown};
@@ -10,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A bound balancer.
-pub struct Front(Balancer);
+pub struct Front(Balancer, BalancerId);
 
 /// Binds the front door and the admin address.
 ///
@@ -23,7 +24,8 @@ pub async fn bind(common: &Common, data: &Data, manager: PeerUrl) -> anyhow::Res
         anyhow::bail!("balancer.listen must be host:port");
     };
     let admin = listen("balancer.admin", &settings.admin)?;
-    let mut config = Config::new(id(&settings.id, address)?);
+    let name = id(&settings.id, address)?;
+    let mut config = Config::new(name.clone());
     config.listen = vec![address];
     config.admin = Some(admin);
     config.workers = settings.threads;
@@ -36,7 +38,18 @@ pub async fn bind(common: &Common, data: &Data, manager: PeerUrl) -> anyhow::Res
         clock: Arc::clone(&common.clock),
         manager: Some(manager),
     };
-    Ok(Front(Balancer::bind(config, deps).await?))
+    Ok(Front(Balancer::bind(config, deps).await?, name))
+}
+
+/// The name that the balancer of these settings has.
+///
+/// # Errors
+/// When its address or its name is none.
+pub fn id_of(settings: &Settings) -> anyhow::Result<BalancerId> {
+    let Listen::Tcp(address) = listen("balancer.listen", &settings.balancer.listen)? else {
+        anyhow::bail!("balancer.listen must be host:port");
+    };
+    id(&settings.balancer.id, address)
 }
 
 /// The configured name, or one made of the host's name and the port: the same after a restart, so
@@ -61,6 +74,11 @@ impl Front {
     /// When it has none.
     pub fn address(&self) -> anyhow::Result<SocketAddr> {
         self.0.addresses().first().copied().context("the balancer has no address")
+    }
+
+    /// Its name among balancers.
+    pub fn id(&self) -> BalancerId {
+        self.1.clone()
     }
 
     /// Runs until the shutdown.

@@ -39,7 +39,10 @@ pub fn table(
     let ours = memory.routes_gen.epoch == snapshot.epoch;
     let changed = !ours || memory.routes_digest != now;
     if changed {
-        let generation = if ours { memory.routes_gen.generation } else { Generation(0) };
+        // A service that was removed and is declared again is remembered by nobody here, but maybe
+        // by a balancer: time makes its first version newer than its last one.
+        let first = Generation(u64::try_from(snapshot.now.0).unwrap_or(0));
+        let generation = if ours { memory.routes_gen.generation } else { first };
         memory.routes_gen = RouteGen { epoch: snapshot.epoch, generation: generation.next() };
         memory.routes_digest = now;
     }

@@ -1,6 +1,6 @@
 //! The loop on one host: wake, answer, scale, idle, restart, with `tally up` and real processes.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::json;
 use system_tests::load::{Load, get};
 use system_tests::platform::{Platform, demo_service};
@@ -121,6 +121,28 @@ async fn a_new_revision_replaces_the_old_one_without_a_failed_request() {
     .await;
     let (sent, failed, why) = load.stop().await;
     assert_eq!(failed, 0, "of {sent}: {why:?}");
+    platform.down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_removed_and_declared_again_is_reached() {
+    let platform = Platform::start(None).await;
+    platform.put_service("again", &demo_service(1, 1)).await;
+    platform.ready("again", 1).await;
+    assert!(get(platform.at.front, "again").await.unwrap().status.is_success());
+    let gone = platform.api().call(Method::DELETE, "/v1/services/again", &[], "").await;
+    assert!(gone.status.is_success(), "{gone:?}");
+    until("the end of the service", || async {
+        match platform.service("again").await {
+            Ok(view) => Err(format!("{view:?}")),
+            Err(_gone) => Ok(()),
+        }
+    })
+    .await;
+    platform.put_service("again", &demo_service(1, 1)).await;
+    platform.ready("again", 1).await;
+    let reply = get(platform.at.front, "again").await.unwrap();
+    assert_eq!(reply.status, StatusCode::OK, "{}", reply.body);
     platform.down().await;
 }
 

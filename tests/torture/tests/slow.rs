@@ -13,6 +13,8 @@ use torture::wait::until_within;
 
 /// Slow connections at once.
 const CONNECTIONS: u32 = 400;
+/// Requests an instance takes at once, as by default.
+const PLACES: u32 = 100;
 /// How long each mode goes on.
 const SECONDS: u32 = 6;
 /// The honest clients' p99 under attack against their quiet p99, and a floor below which noise
@@ -71,7 +73,9 @@ async fn slow_clients_harm_nobody_else() {
         return;
     }
     let instance = instance().await;
-    let front = Front::of(env!("CARGO_BIN_EXE_front"), &[instance.address]).await;
+    // A quarter of the attackers: they must not keep the places of those who are served.
+    let setup = Setup { to: vec![instance.address], max_in_flight: PLACES, ..Setup::default() };
+    let front = Front::start(env!("CARGO_BIN_EXE_front"), &setup).await;
     attacked(front, "http").await;
 }
 
