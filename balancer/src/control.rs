@@ -58,6 +58,16 @@ pub fn start(
         let saving = save::keep(path.clone(), world.clone(), control.clone());
         control.spawn(saving);
     }
+    if !config.known.is_empty() {
+        let now = shared.clock.monotonic();
+        let mut world = world.lock();
+        for (front, table) in &config.known {
+            world.take_front(shared, front, now);
+            world.take_routes(&front.service, table, now);
+        }
+        world.refresh(now);
+        restored = true;
+    }
     shared.nat.known.store(restored, Relaxed);
     if !restored {
         readiness.missing(BOARD_MISSING, "the scoreboard was not read yet");

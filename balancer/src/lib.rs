@@ -54,7 +54,7 @@ use crate::http::access::Log;
 
 use arc_swap::ArcSwap;
 use chassis::{Client, Listen, Listener, Nudge, Readiness, Shutdown};
-use domain::{BalancerId, Clock, ServiceName};
+use domain::{BalancerId, Clock, RouteTable, ServiceFront, ServiceName};
 use scoreboard::Board;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -78,6 +78,8 @@ pub struct Config {
     pub workers: usize,
     /// Where the last view is kept over a restart; `None`: nowhere.
     pub save: Option<PathBuf>,
+    /// Services that are served from the start, until the board says otherwise.
+    pub known: Vec<(ServiceFront, RouteTable)>,
     /// Time for requests in hand after the shutdown started.
     pub grace: Duration,
     /// What protects it.
@@ -100,6 +102,7 @@ impl Config {
             admin: Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 7404)))),
             workers: 0,
             save: None,
+            known: Vec::new(),
             grace: Duration::from_secs(30),
             limits: Limits::default(),
             access_log: None,

@@ -55,21 +55,26 @@ pub async fn run(args: ProxyArgs) -> anyhow::Result<()> {
     tokio::spawn(async move { signal.on_signal().await });
 
     chassis::descriptors::raise();
-    let config = wanted.config(&args, from)?;
+    let mut config = wanted.config(&args, from)?;
+    let mut published = Published::new(wanted.front(&args, from.port()), targets, &*clock);
+    config.known = vec![published.known()];
     let id = config.id.clone();
     let deps = Deps { board: Arc::clone(&board), clock: Arc::clone(&clock), manager: None };
     let balancer = Balancer::bind(config, deps).await?;
     let from = balancer.addresses().first().copied().unwrap_or(from);
     let loads = Loads::bind(&args, &board, &clock, &identity).await?;
     let admin = balancer.admin();
-    let published =
-        Published::first(wanted.front(&args, from.port()), targets, &board, &*clock).await?;
+    let stands = published.first(&*board).await?;
 
     let serving = shutdown.branch();
     let balancing = tokio::spawn(balancer.run(shutdown.clone()));
     let receiving = loads.run(&serving);
     let ready = published.in_use(&*board, &id);
     tokio::select! {
+        () = std::future::ready(()), if !stands => eprintln!(
+            "tally proxy: the scoreboard does not answer; the addresses given are served, and \
+             other proxies and reports are seen as soon as it does"
+        ),
         ready = tokio::time::timeout(READY_DEADLINE, ready) => match ready {
             Ok(ready) => ready?,
             Err(_elapsed) => anyhow::bail!(
@@ -212,8 +217,8 @@ fn tell(
     }
     if published.mode() == RouteMode::Nat {
         eprintln!(
-            "  stop       Ctrl-C; the kernel passes connections on as before until the next start, \
-             or until `nft delete table inet tally-{id}`"
+            "  stop       Ctrl-C: the kernel then passes nothing on any more (after a kill -9 it \
+             does, until the next start or `nft delete table inet tally-{id}`)"
         );
     } else {
         eprintln!("  stop       Ctrl-C: requests in hand are finished first");

@@ -7,7 +7,7 @@ use domain::{
     BalancerId, Clock, Epoch, Generation, PolicyName, RouteEntry, RouteGen, RouteMode, RouteState,
     RouteTable, ServiceFront,
 };
-use scoreboard::Board;
+use scoreboard::{Board, BoardError};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,24 +24,36 @@ pub struct Published {
 }
 
 impl Published {
-    /// Publishes a service for the first time, under a term that begins now.
-    ///
-    /// # Errors
-    /// When the board does not take it.
-    pub async fn first(
-        front: ServiceFront,
-        found: Found,
-        board: &Arc<dyn Board>,
-        clock: &dyn Clock,
-    ) -> anyhow::Result<Published> {
+    /// A service that is not published yet, under a term that begins now.
+    #[must_use]
+    pub fn new(front: ServiceFront, found: Found, clock: &dyn Clock) -> Published {
         let seconds = u64::try_from(clock.now().0 / 1000).unwrap_or(0);
         let generation = RouteGen { epoch: Epoch(seconds), generation: Generation(1) };
-        let mut published = Published { front, found, generation };
-        published
-            .publish(&**board)
-            .await
-            .context("the scoreboard takes no routes; start it, or leave --redis out")?;
-        Ok(published)
+        Published { front, found, generation }
+    }
+
+    /// What the balancer serves before it has read a board.
+    #[must_use]
+    pub fn known(&self) -> (ServiceFront, RouteTable) {
+        (self.front.clone(), self.table())
+    }
+
+    /// Publishes it for the first time; false when the board is away, and it is tried again later.
+    ///
+    /// # Errors
+    /// When the board is there and does not take it.
+    pub async fn first(&mut self, board: &dyn Board) -> anyhow::Result<bool> {
+        match self.publish(board).await {
+            Ok(()) => Ok(true),
+            Err(error @ (BoardError::Unreachable { .. } | BoardError::Deadline { .. })) => {
+                let error = chassis::telemetry::Chain(&error).to_string();
+                tracing::debug!(error, "the scoreboard is away");
+                Ok(false)
+            }
+            Err(error) => {
+                Err(error).context("the scoreboard takes no routes; start it, or leave --redis out")
+            }
+        }
     }
 
     /// How requests are passed on.
@@ -75,7 +87,7 @@ impl Published {
     }
 
     /// Publishes front and routes; above what another proxy published meanwhile.
-    async fn publish(&mut self, board: &dyn Board) -> Result<(), scoreboard::BoardError> {
+    async fn publish(&mut self, board: &dyn Board) -> Result<(), BoardError> {
         board.publish_front(&self.front).await?;
         let service = &self.front.service;
         let stands = board.publish_routes(service, &self.table()).await?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use system_tests::process::{self, Process};
+use system_tests::redis::RedisServer;
 use system_tests::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -196,6 +197,35 @@ async fn bytes_are_passed_on_in_mode_tcp() {
     stream.read_exact(&mut back).await.expect("back");
     assert_eq!(&back, b"as they are\0\n");
     drop(stream);
+    assert_eq!(proxy.process.interrupt().await.code(), Some(0));
+}
+
+/// All it needs to serve is on its command line: a Redis that is away at the start is no reason to
+/// refuse, and is used once it is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_are_served_while_redis_is_away() {
+    let Some(mut redis) = RedisServer::start() else {
+        system_tests::skipped("addresses_are_served_while_redis_is_away", "no redis-server");
+        return;
+    };
+    redis.kill();
+    let backend = Backend::start("here").await;
+    let (to, url) = (backend.address.to_string(), redis.url());
+    let proxy = Proxy::start(&["--from", "0", "--to", &to, "--redis", &url]).await;
+    assert!(proxy.line("the scoreboard does not answer").is_some(), "{}", proxy.text());
+    let from = proxy.address("http://");
+    assert!(ask(from, "GET /", "").await.ends_with("here"));
+    redis.start_again();
+    let at = url.trim_start_matches("redis://").trim_end_matches('/').to_owned();
+    until("the service on the board", || async {
+        let mut redis = TcpStream::connect(&at).await.map_err(|e| e.to_string())?;
+        redis.write_all(b"KEYS tally:*\r\nQUIT\r\n").await.map_err(|e| e.to_string())?;
+        let mut keys = String::new();
+        redis.read_to_string(&mut keys).await.map_err(|e| e.to_string())?;
+        if keys.contains("proxy") { Ok(()) } else { Err(keys) }
+    })
+    .await;
+    assert!(ask(from, "GET /", "").await.ends_with("here"));
     assert_eq!(proxy.process.interrupt().await.code(), Some(0));
 }
 
