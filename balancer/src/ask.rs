@@ -98,6 +98,12 @@ struct Head {
     close: bool,
 }
 
+/// An answer's status and the length of its head, as health checks and probes read them; for the
+/// fuzz target.
+pub(crate) fn readable(bytes: &[u8]) -> Option<(u16, usize)> {
+    read_head(bytes).ok().flatten().map(|head| (head.status, head.end))
+}
+
 fn read_head(bytes: &[u8]) -> io::Result<Option<Head>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Response::new(&mut headers);

@@ -92,3 +92,9 @@ pub fn chunks(pieces: &[&[u8]]) -> Option<(Vec<u8>, bool, usize)> {
 pub fn saved_view(bytes: &[u8]) -> usize {
     crate::save::readable(bytes)
 }
+
+/// What a health check or a probe reads of an answer: its status and the length of its head.
+#[must_use]
+pub fn check_answer(bytes: &[u8]) -> Option<(u16, usize)> {
+    crate::ask::readable(bytes)
+}

@@ -69,3 +69,20 @@ pub fn routes(bytes: &[u8]) {
     let again = codec::read_routes(&written).expect("our own text").expect("a table");
     assert_eq!((again.generation, again.entries), (generation, entries));
 }
+
+/// What a balancer says it can do.
+pub fn ability(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let Ok(ability) = codec::read_ability(text) else { return };
+    let written = codec::ability(&ability).expect("an ability has a text");
+    let again = codec::read_ability(&written).expect("our own text");
+    assert_eq!(again.nat_lacks, ability.nat_lacks);
+}
+
+/// The terms an agent set.
+pub fn terms(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let Ok((terms, at)) = codec::read_terms(text) else { return };
+    let again = codec::read_terms(&codec::terms(terms, at)).expect("our own text");
+    assert_eq!(again, (terms, at));
+}

@@ -15,8 +15,8 @@ use std::time::Duration;
 /// What Redis holds and says, as it is written and read.
 pub mod text {
     pub use crate::codec::{
-        change, counts, demand, front, read_changes, read_demand, read_front, read_plain_report,
-        read_routes, route, score,
+        ability, change, counts, demand, front, read_ability, read_changes, read_demand,
+        read_front, read_plain_report, read_routes, read_terms, route, score, terms,
     };
 }
 
