@@ -1,6 +1,8 @@
 //! Asks an instance something small over a connection of its own: does its port accept, what does a
 //! path answer. For checks and probes; the request path has its own connections.
 
+use crate::http::answer::HEAD_BYTES_MAX;
+use crate::http::request::HEADERS_MAX;
 use chassis::dial;
 use std::io;
 use std::net::SocketAddr;
@@ -8,10 +10,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Longest head of an answer read: a status line and a few dozen headers.
-const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Headers of an answer read at most.
-const HEADERS_MAX: usize = 100;
 /// Longest body skipped so that the connection can be used again; a probe's answer has a few bytes.
 const BODY_BYTES_MAX: usize = 4 << 10;
 
@@ -100,6 +98,7 @@ struct Head {
 
 /// An answer's status and the length of its head, as health checks and probes read them; for the
 /// fuzz target.
+#[cfg(feature = "testing")]
 pub(crate) fn readable(bytes: &[u8]) -> Option<(u16, usize)> {
     read_head(bytes).ok().flatten().map(|head| (head.status, head.end))
 }

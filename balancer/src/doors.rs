@@ -10,8 +10,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// The counters, shared by all workers; none is touched by a request that
-/// is served within the bounds.
+/// The counters, shared by all workers; none is touched by a request that is served within the
+/// bounds.
 #[derive(Debug, Default)]
 pub struct Doors {
     /// Client connections open now.

@@ -70,18 +70,16 @@ impl Passage<'_> {
         let front = service.front.load_full();
         self.conn.enter(Phase::Held);
         let now = self.worker.now();
-        let stay = service.queue.stay(&front.hold, held_bytes(client, request));
         let late = now.since(self.arrived) + pause > front.hold.deadline;
-        if let Some(limit) = stay
-            .as_ref()
-            .err()
-            .copied()
-            .map(Limit::from)
-            .or_else(|| late.then_some(Limit::HoldDeadline))
-        {
-            self.worker.limited(limit);
-            return Some(Err(problem(Kind::Unavailable, "no instance accepts connections")));
-        }
+        let stay = service.queue.stay(&front.hold, held_bytes(client, request));
+        let stay = stay.map_err(Limit::from);
+        let _stay = match if late { Err(Limit::HoldDeadline) } else { stay } {
+            Ok(stay) => stay,
+            Err(limit) => {
+                self.worker.limited(limit);
+                return Some(Err(problem(Kind::Unavailable, "no instance accepts connections")));
+            }
+        };
         self.worker.shared.waits(service);
         while_there(self.worker, client, tokio::time::sleep(pause)).await?;
         Some(Ok(()))

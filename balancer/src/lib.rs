@@ -254,6 +254,12 @@ impl Balancer {
         Ok(Balancer { config, deps, shared, sockets, admin })
     }
 
+    /// Its name among balancers.
+    #[must_use]
+    pub fn id(&self) -> &BalancerId {
+        &self.config.id
+    }
+
     /// Where clients may come, in the order of the configuration, with real ports.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {

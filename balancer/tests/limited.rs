@@ -5,10 +5,11 @@ mod support;
 
 use balancer::Limits;
 use domain::service::Hold;
-use domain::{Bytes, Health};
+use domain::{Bytes, Health, RouteEntry, RouteState};
+use scoreboard::Board;
 use std::net::SocketAddr;
 use std::time::Duration;
-use support::{Backend, Running, Setup, front, ok, read_request, until};
+use support::{Backend, PATIENCE, Running, Setup, front, ok, read_request, ready, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wire::quantity::{Q, Span};
@@ -138,4 +139,65 @@ async fn long_heads_in_pieces_take_no_more_memory_than_they_may() {
     drop(all);
     let whole = format!("{head}\r\nconnection: close\r\n\r\n");
     until("there is room again", || async { running.send(&whole).await.status() == 200 }).await;
+}
+
+/// Clients that read nothing of a large answer: each only waits for itself.
+#[tokio::test]
+async fn a_request_that_waits_for_its_client_takes_no_place_but_is_waited_for() {
+    let running = Running::with(Setup { workers: 1, ..Setup::default() }).await;
+    let large = ok(&"x".repeat(16 << 20));
+    let backend = Backend::answering(move |request| {
+        if request.starts_with("GET /large") { large.clone() } else { ok("small") }
+    })
+    .await;
+    let places =
+        |state| vec![RouteEntry { state, max_in_flight: 1, ..ready("shop", 0, backend.address) }];
+    running.board.publish_front(&front("shop")).await.unwrap();
+    running.publish_routes("shop", places(RouteState::Ready)).await;
+    let mut slow = say(running.address, b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    slow.readable().await.unwrap();
+    // It has the only place, and gives it up.
+    assert_eq!(running.get("/").await.status(), 200);
+    until("it is seen as open", || async {
+        running.demand("shop").await.is_some_and(|d| d.open_connections == 1)
+    })
+    .await;
+    // Whoever wants to end the instance still sees the request.
+    running.publish_routes("shop", places(RouteState::Draining)).await;
+    until("it is counted there", || async {
+        running.demand("shop").await.is_some_and(|d| d.in_flight.values().sum::<u32>() == 1)
+    })
+    .await;
+    let mut all = Vec::new();
+    let reading = async {
+        while all.len() < 16 << 20 {
+            assert!(slow.read_buf(&mut all).await.unwrap() > 0, "cut at {}", all.len());
+        }
+    };
+    tokio::time::timeout(PATIENCE, reading).await.expect("the whole answer");
+    until("nothing is left", || async {
+        let demand = running.demand("shop").await.unwrap();
+        demand.in_flight.is_empty() && demand.open_connections == 0
+    })
+    .await;
+}
+
+/// Connections that send no whole head may be kept by nobody when places are short, in whichever
+/// worker they are.
+#[tokio::test]
+async fn unfinished_heads_give_way_when_places_are_short() {
+    const PLACES: usize = 8;
+    let limits = Limits { connections: PLACES, ..Limits::default() };
+    let running = Running::with(Setup { limits, workers: 2, ..Setup::default() }).await;
+    let backend = Backend::named("fine").await;
+    running.publish(&front("shop"), &[backend.address]).await;
+    let mut unfinished = Vec::new();
+    for _ in 0..PLACES {
+        unfinished.push(say(running.address, b"GET / HTTP/1.1\r\nhost").await);
+    }
+    for _ in 0..PLACES {
+        assert_eq!(running.get("/").await.status(), 200);
+    }
+    let evicted = "tally_balancer_connections_ended_total{reason=\"evicted\"}";
+    assert!(running.metric(evicted).await >= Some(1.0));
 }

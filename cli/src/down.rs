@@ -9,7 +9,9 @@ use crate::up::{self, Pace};
 use anyhow::{Context, bail};
 use chassis::http::UNIX_PATH_BYTES_MAX;
 use chassis::{Client, Halt, Shutdown};
+use domain::BalancerId;
 use registry::Registry;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -126,10 +128,11 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     } else {
         // Nobody runs: take over for the time of draining, on addresses nobody else uses.
         let quiet = Settings::loopback();
-        // By the same name: what `tally up` left in the kernel goes too.
-        let name = roles::front::id_of(&settings)?;
+        let left = left_in_kernel(&settings)?;
         settings.balancer = quiet.balancer;
-        settings.balancer.id = name.to_string();
+        if let Some(name) = left {
+            settings.balancer.id = name.to_string();
+        }
         settings.load_receiver = quiet.load_receiver;
         settings.container_manager = quiet.container_manager;
         let mut running = up::start(&settings, Pace::Normal).await?;
@@ -138,6 +141,14 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     }
     eprintln!("everything of {} has ended", root.display());
     Ok(())
+}
+
+/// The name by which `tally up` may have left a table of mode `nat` in the kernel, to be taken over
+/// and away; `None`: another program has its address by now, and may have the name too.
+fn left_in_kernel(settings: &Settings) -> anyhow::Result<Option<BalancerId>> {
+    let address = roles::front::address(settings)?;
+    let name = roles::front::id(&settings.balancer.id, address)?;
+    Ok(TcpListener::bind(address).is_ok().then_some(name))
 }
 
 async fn ask(socket: &Path) -> anyhow::Result<()> {

@@ -69,37 +69,55 @@ pub async fn run(args: ProxyArgs) -> anyhow::Result<()> {
     let serving = shutdown.branch();
     let balancing = tokio::spawn(balancer.run(shutdown.clone()));
     let receiving = loads.run(&serving);
-    let ready = published.in_use(&*board, &id);
-    tokio::select! {
-        () = std::future::ready(()), if !stands => eprintln!(
-            "tally proxy: the scoreboard does not answer; the addresses given are served, and \
-             other proxies and reports are seen as soon as it does"
-        ),
-        ready = tokio::time::timeout(READY_DEADLINE, ready) => match ready {
-            Ok(ready) => ready?,
-            Err(_elapsed) => anyhow::bail!(
-                "the scoreboard does not answer; start it, or leave --redis out"
-            ),
-        },
-        () = shutdown.started() => {}
-    }
-    if !shutdown.has_started() {
-        tell(&published, &args, from, &receiving, admin.as_ref(), &identity, &id);
-    }
-    serving.spawn(published.keep(wanted.targets, Arc::clone(&board), serving.clone()));
-    let grace = async {
-        shutdown.started().await;
-        tokio::time::sleep(GRACE).await;
+    let mode = published.mode();
+    let served = async {
+        if !(stands && is_used(&published, &*board, &id, &shutdown).await?) {
+            eprintln!(
+                "tally proxy: the scoreboard does not answer; the addresses given are served, and \
+                 other proxies and reports are seen as soon as it does"
+            );
+        }
+        if !shutdown.has_started() {
+            tell(&published, &args, from, &receiving, admin.as_ref(), &identity, &id);
+        }
+        serving.spawn(published.keep(wanted.targets, Arc::clone(&board), serving.clone()));
+        tokio::select! {
+            ended = balancing => ended.context("the balancer ended badly")??,
+            () = grace(&shutdown) => anyhow::bail!("requests in hand did not end in time"),
+        }
+        anyhow::Ok(())
     };
-    tokio::select! {
-        ended = balancing => ended.context("the balancer ended badly")??,
-        () = grace => anyhow::bail!("requests in hand did not end in time"),
-    }
+    let served = served.await;
     serving.start();
     serving.finished(Duration::from_secs(5)).await;
-    // Nobody else knows these addresses: with the command the port ends too.
-    balancer::nat::remove(&id).await;
+    if mode == RouteMode::Nat {
+        // Nobody else knows these addresses: with the command the port ends too, however it ends.
+        balancer::nat::remove(&id).await;
+    }
+    served?;
     if shutdown.has_started() { Ok(()) } else { anyhow::bail!("the balancer ended by itself") }
+}
+
+/// Waits until the balancer says on the board that it serves; false when the board does not answer.
+async fn is_used(
+    published: &Published,
+    board: &dyn Board,
+    id: &BalancerId,
+    shutdown: &Shutdown,
+) -> anyhow::Result<bool> {
+    tokio::select! {
+        used = tokio::time::timeout(READY_DEADLINE, published.in_use(board, id)) => match used {
+            Ok(used) => used.map(|()| true),
+            Err(_elapsed) => Ok(false),
+        },
+        () = shutdown.started() => Ok(true),
+    }
+}
+
+/// Over when requests in hand have had their time after a signal.
+async fn grace(shutdown: &Shutdown) {
+    shutdown.started().await;
+    tokio::time::sleep(GRACE).await;
 }
 
 /// Where loads are reported and told, if anywhere.

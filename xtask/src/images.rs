@@ -169,20 +169,12 @@ fn import(tree: &Path, tag: &str, change: &str, host: Option<&str>) -> Result<()
     let mut tar = Command::new("tar");
     tar.args(["--numeric-owner", "--owner=0", "--group=0", "-cf"]).arg(&archive);
     tar.arg("-C").arg(tree).arg(".");
-    done(tar, "tar")?;
+    process::must(tar, "tar", IMPORT_DEADLINE)?;
     let mut docker = Command::new("docker");
     docker.args(["import", "--change", change]).arg(&archive).arg(tag);
     docker.envs(host.map(|host| ("DOCKER_HOST", host)));
-    done(docker, "docker import")?;
+    process::must(docker, "docker import", IMPORT_DEADLINE)?;
     println!("  image {tag}");
-    Ok(())
-}
-
-fn done(command: Command, name: &str) -> Result<()> {
-    let ran = process::quiet(command, IMPORT_DEADLINE)?;
-    if !ran.ok() {
-        bail!("`{name}` failed: {}", ran.tail(5));
-    }
     Ok(())
 }
 

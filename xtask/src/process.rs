@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 /// How often a waiting loop looks for an interrupt, an exit or a passed deadline.
 const LOOK: Duration = Duration::from_millis(50);
@@ -150,7 +150,16 @@ pub fn quiet(command: Command, deadline: Duration) -> Result<Ran> {
     run(command, &bounds, &mut |_| {})
 }
 
-/// The same for tidying up, which goes on when the person has asked us to end.
+/// Runs a short program quietly that must succeed.
+pub fn must(command: Command, name: &str, deadline: Duration) -> Result<()> {
+    let ran = quiet(command, deadline).with_context(|| format!("run {name}"))?;
+    if !ran.ok() {
+        bail!("`{name}` failed: {}", ran.tail(5));
+    }
+    Ok(())
+}
+
+/// [`quiet`] for tidying up, which goes on when the person has asked us to end.
 pub fn tidy_up(command: Command, deadline: Duration) -> Result<Ran> {
     let bounds = Bounds { name: "", log: None, deadline, heartbeat: false, interruptible: false };
     run(command, &bounds, &mut |_| {})

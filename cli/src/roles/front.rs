@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A bound balancer.
-pub struct Front(Balancer, BalancerId);
+pub struct Front(Balancer);
 
 /// Binds the front door and the admin address.
 ///
@@ -20,12 +20,9 @@ pub struct Front(Balancer, BalancerId);
 pub async fn bind(common: &Common, data: &Data, manager: PeerUrl) -> anyhow::Result<Front> {
     chassis::descriptors::raise();
     let settings = &common.settings.balancer;
-    let Listen::Tcp(address) = listen("balancer.listen", &settings.listen)? else {
-        anyhow::bail!("balancer.listen must be host:port");
-    };
+    let address = address(&common.settings)?;
     let admin = listen("balancer.admin", &settings.admin)?;
-    let name = id(&settings.id, address)?;
-    let mut config = Config::new(name.clone());
+    let mut config = Config::new(id(&settings.id, address)?);
     config.listen = vec![address];
     config.admin = Some(admin);
     config.workers = settings.threads;
@@ -38,18 +35,18 @@ pub async fn bind(common: &Common, data: &Data, manager: PeerUrl) -> anyhow::Res
         clock: Arc::clone(&common.clock),
         manager: Some(manager),
     };
-    Ok(Front(Balancer::bind(config, deps).await?, name))
+    Ok(Front(Balancer::bind(config, deps).await?))
 }
 
-/// The name that the balancer of these settings has.
+/// Where the balancer of these settings listens.
 ///
 /// # Errors
-/// When its address or its name is none.
-pub fn id_of(settings: &Settings) -> anyhow::Result<BalancerId> {
-    let Listen::Tcp(address) = listen("balancer.listen", &settings.balancer.listen)? else {
-        anyhow::bail!("balancer.listen must be host:port");
-    };
-    id(&settings.balancer.id, address)
+/// When that is no address.
+pub fn address(settings: &Settings) -> anyhow::Result<SocketAddr> {
+    match listen("balancer.listen", &settings.balancer.listen)? {
+        Listen::Tcp(address) => Ok(address),
+        Listen::Unix(_) => anyhow::bail!("balancer.listen must be host:port"),
+    }
 }
 
 /// The configured name, or one made of the host's name and the port: the same after a restart, so
@@ -78,7 +75,7 @@ impl Front {
 
     /// Its name among balancers.
     pub fn id(&self) -> BalancerId {
-        self.1.clone()
+        self.0.id().clone()
     }
 
     /// Runs until the shutdown.

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod cell;
 pub mod load;
+pub mod namespace;
 pub mod platform;
 pub mod process;
 pub mod redis;

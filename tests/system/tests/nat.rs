@@ -1,82 +1,17 @@
 //! Mode `nat` under `tally up`, in a network namespace of its own: woken from zero in user space,
 //! then by the kernel; and refused where the capability is missing.
 
-use rustix::thread::{
-    CapabilitySet, LinkNameSpaceType, move_into_link_name_space,
-    remove_capability_from_bounding_set,
-};
 use serde_json::{Value, json};
-use std::future::Future;
-use std::os::fd::AsFd;
-use std::process::Command;
+use system_tests::namespace::{Namespace, run};
 use system_tests::platform::{Platform, demo_service};
-use system_tests::skipped;
+use system_tests::process::Process;
 use system_tests::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const PORT: u16 = 5432;
-
-fn run(words: &str) -> Result<String, String> {
-    let mut words = words.split(' ');
-    let program = words.next().unwrap_or_default();
-    let output =
-        Command::new(program).args(words).output().map_err(|e| format!("{program}: {e}"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-}
-
-/// A namespace that goes with the value.
-struct Namespace(String);
-
-impl Namespace {
-    /// `None`, said, where none can be made.
-    fn new(test: &str) -> Option<Namespace> {
-        if !rustix::process::geteuid().is_root() {
-            skipped(test, "only root may make network namespaces");
-            return None;
-        }
-        for (program, package) in [("ip", "iproute2"), ("nft", "nftables")] {
-            if let Err(why) = run(&format!("{program} -V")) {
-                skipped(test, &format!("install {package}: {why}"));
-                return None;
-            }
-        }
-        let namespace = Namespace(format!("s{}-{}", std::process::id(), test.len()));
-        let made = run(&format!("ip netns add {}", namespace.0))
-            .and_then(|_| run(&format!("ip -n {} link set lo up", namespace.0)));
-        match made {
-            Ok(_) => Some(namespace),
-            Err(why) => {
-                skipped(test, &format!("no network namespace may be made: {why}"));
-                None
-            }
-        }
-    }
-
-    /// Plays a story on a thread in the namespace, with all that it starts.
-    fn play<F: Future<Output = ()>>(&self, able: bool, story: impl FnOnce() -> F + Send + 'static) {
-        let path = format!("/run/netns/{}", self.0);
-        let thread = std::thread::spawn(move || {
-            let namespace = std::fs::File::open(path).expect("the namespace");
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-                .expect("into the namespace");
-            if !able {
-                remove_capability_from_bounding_set(CapabilitySet::NET_ADMIN)
-                    .expect("less than we had");
-            }
-            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            runtime.block_on(story());
-        });
-        thread.join().expect("the story went well");
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _gone = run(&format!("ip netns del {}", self.0));
-    }
-}
+/// Something hangs.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
 fn service(mode: &str, max: u32) -> Value {
     let mut service = demo_service(0, max);
@@ -126,7 +61,7 @@ fn a_service_wakes_in_user_space_and_goes_on_in_the_kernel() {
         .await;
         assert_eq!(ask().await.as_deref(), Ok("200"), "woken again");
         platform.down().await;
-        assert!(!tables().contains("ip-db"), "nothing leads to what is stopped");
+        assert!(!tables().contains("inet tally-"), "nothing leads to what is stopped");
     });
 }
 
@@ -145,5 +80,44 @@ fn without_the_capability_it_is_refused_with_what_to_do_and_tcp_goes() {
         platform.put_service("db", &service("tcp", 1)).await;
         assert_eq!(ask().await.as_deref(), Ok("200"));
         platform.down().await;
+    });
+}
+
+/// Nobody but the command knows the addresses of a `tally proxy`: its end is the end of its port.
+#[test]
+fn a_proxy_takes_its_table_along() {
+    const TEST: &str = "a_proxy_takes_its_table_along";
+    let Some(namespace) = Namespace::new(TEST) else { return };
+    namespace.play(true, || async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let instance = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let to = instance.local_addr().expect("its address").to_string();
+        let from = format!("127.0.0.1:{PORT}");
+        let args = ["proxy", "--from", &from, "--to", &to, "--mode", "nat"].map(str::to_owned);
+        let proxy = Process::start("proxy", folder.path(), &args);
+        until("the kernel has it", || async {
+            let tables = tables();
+            if tables.contains(&to.replace(':', " port ")) || tables.contains(&to) {
+                Ok(())
+            } else {
+                Err(tables)
+            }
+        })
+        .await;
+        let mut stream = TcpStream::connect(&from).await.expect("a connection");
+        stream.write_all(b"x").await.expect("sent");
+        let arrives = async {
+            loop {
+                let (mut arrived, _) = instance.accept().await.expect("a connection");
+                // Checks come and go without a word.
+                if let Ok(byte) = arrived.read_u8().await {
+                    return byte;
+                }
+            }
+        };
+        assert_eq!(tokio::time::timeout(PATIENCE, arrives).await.expect("in time"), b'x');
+        drop(stream);
+        assert_eq!(proxy.interrupt().await.code(), Some(0));
+        assert!(!tables().contains("inet tally-"), "{}", tables());
     });
 }

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
+use system_tests::namespace::Namespace;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use torture::client::Client;
@@ -88,31 +89,15 @@ async fn slow_clients_harm_nobody_else_in_mode_tcp() {
 }
 
 /// The kernel's rules are those of the network namespace: this story has one of its own.
-#[tokio::test]
-async fn slow_clients_harm_nobody_else_in_mode_nat() {
-    if !has_slowhttptest("slow_clients_in_mode_nat").await {
-        return;
-    }
-    let able = "ip link set lo up && nft list tables";
-    let may = Command::new("unshare").args(["--net", "sh", "-c", able]).output().await;
-    if !may.is_ok_and(|may| may.status.success()) {
-        torture::skipped("slow_clients_in_mode_nat", "no network namespace, or no nft there");
-        return;
-    }
-    let own = std::env::current_exe().expect("this program");
-    let story = "ip link set lo up && exec \"$0\" --exact in_a_namespace --ignored --nocapture";
-    let told = Command::new("unshare").args(["--net", "sh", "-c", story]).arg(own).output().await;
-    let told = told.expect("unshare runs");
-    let text = String::from_utf8_lossy(&told.stdout).into_owned();
-    text.lines().filter_map(|l| l.split_once("FIGURE: ")).for_each(|(_, l)| torture::note(l));
-    assert!(told.status.success(), "{text}{}", String::from_utf8_lossy(&told.stderr));
-    assert!(text.contains("1 passed"), "{text}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the story above runs it, in a network namespace"]
-async fn in_a_namespace() {
-    below_http("nat").await;
+#[test]
+fn slow_clients_harm_nobody_else_in_mode_nat() {
+    const TEST: &str = "slow_clients_in_mode_nat";
+    let Some(namespace) = Namespace::new(TEST) else { return };
+    namespace.play(true, || async {
+        if has_slowhttptest(TEST).await {
+            below_http("nat").await;
+        }
+    });
 }
 
 async fn has_slowhttptest(test: &str) -> bool {

@@ -13,9 +13,7 @@ use crate::{root, tidy};
 /// A cold build of all dependencies on two slow cores.
 const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
 /// Ten times what the tests of one stage take.
-const TEST_DEADLINE: Duration = Duration::from_secs(1800);
-/// The long forms together take about an hour.
-const LONG_DEADLINE: Duration = Duration::from_secs(2 * 3600);
+pub(super) const TEST_DEADLINE: Duration = Duration::from_secs(1800);
 /// Where property tests find their seed.
 const PROPERTY_SEED: &str = "PROPTEST_RNG_SEED";
 /// Formatting reads files only.
@@ -305,6 +303,16 @@ fn clippy(world: &mut World) -> Result<Score> {
 }
 
 pub(super) fn cargo_test(world: &mut World, stage: &str, select: &[&str]) -> Result<Score> {
+    cargo_test_within(world, stage, select, TEST_DEADLINE)
+}
+
+/// The same for tests that take longer.
+pub(super) fn cargo_test_within(
+    world: &mut World,
+    stage: &str,
+    select: &[&str],
+    deadline: Duration,
+) -> Result<Score> {
     if let Some(why) = world.lacking.get("build") {
         return Ok(Score::skip(format!("stage {stage}"), why));
     }
@@ -312,7 +320,6 @@ pub(super) fn cargo_test(world: &mut World, stage: &str, select: &[&str]) -> Res
     args.extend(select);
     // Tests that skip themselves say so on stdout, which libtest hides without this.
     args.extend(["--", "--show-output"]);
-    let deadline = if stage == "soak" { LONG_DEADLINE } else { TEST_DEADLINE };
     let ran = cargo(world, stage, &args, deadline)?;
     let score = score::of_cargo_test(stage, &ran.output, ran.ok());
     if !ran.ok() {

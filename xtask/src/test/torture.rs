@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::World;
-use super::stages::cargo_test;
+use super::stages::{TEST_DEADLINE, cargo_test_within};
 use crate::process::{self, Bounds};
 use crate::root;
 use crate::score::Score;
@@ -18,6 +18,8 @@ const SUITES: [&str; 8] =
     ["framing", "answers", "connections", "differential", "changes", "slow", "websocket", "soak"];
 /// Those that have a long form.
 const LONG: [&str; 4] = ["differential", "changes", "websocket", "soak"];
+/// They take about an hour together.
+const LONG_DEADLINE: Duration = Duration::from_secs(2 * 3600);
 /// Where the WebSocket suite is, for the tests: the interpreter and the folder, with a blank.
 const AUTOBAHN: &str = "TALLY_TEST_AUTOBAHN";
 /// The suite's last version; it is written for Python 2.7.
@@ -27,18 +29,18 @@ const PIP_DEADLINE: Duration = Duration::from_secs(300);
 
 /// Every suite in its short form.
 pub fn run(world: &mut World) -> Result<Score> {
-    suites(world, "torture", &SUITES)
+    suites(world, "torture", &SUITES, TEST_DEADLINE)
 }
 
 /// The suites that have a long form, in it.
 pub fn soak(world: &mut World) -> Result<Score> {
     world.env.insert("TALLY_TORTURE_LONG", "1".to_owned());
-    let score = suites(world, "soak", &LONG);
+    let score = suites(world, "soak", &LONG, LONG_DEADLINE);
     world.env.remove("TALLY_TORTURE_LONG");
     score
 }
 
-fn suites(world: &mut World, stage: &str, suites: &[&str]) -> Result<Score> {
+fn suites(world: &mut World, stage: &str, suites: &[&str], deadline: Duration) -> Result<Score> {
     if suites.contains(&"websocket") {
         match autobahn(world) {
             Ok((python, folder)) => {
@@ -50,7 +52,7 @@ fn suites(world: &mut World, stage: &str, suites: &[&str]) -> Result<Score> {
         }
     }
     let select: Vec<&str> = suites.iter().flat_map(|suite| ["--test", suite]).collect();
-    cargo_test(world, stage, &select)
+    cargo_test_within(world, stage, &select, deadline)
 }
 
 /// Installs the WebSocket suite below `target/` once, and gives its interpreter and folder.

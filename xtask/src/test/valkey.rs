@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::stages::cargo_test;
 use super::{World, redis};
-use crate::process::{self, Bounds};
+use crate::process;
 use crate::root;
 use crate::score::Score;
 
@@ -96,12 +96,12 @@ fn fetch(folder: &Path) -> Result<()> {
         let mut apt = Command::new("apt-get");
         apt.args(options.iter().flat_map(|option| ["-o", option.as_str()]));
         apt.args(words).current_dir(&packages);
-        run_well(apt, "apt-get", DOWNLOAD_DEADLINE)?;
+        process::must(apt, "apt-get", DOWNLOAD_DEADLINE)?;
     }
     for package in std::fs::read_dir(&packages)? {
         let mut unpack = Command::new("dpkg-deb");
         unpack.arg("-x").arg(package?.path()).arg(folder.join("root"));
-        run_well(unpack, "dpkg-deb", UNPACK_DEADLINE)?;
+        process::must(unpack, "dpkg-deb", UNPACK_DEADLINE)?;
     }
     Ok(())
 }
@@ -127,15 +127,6 @@ fn sources_of(indexes: &str) -> Result<String> {
         .context("apt knows no mirror of Debian; install valkey-server by hand")?;
     let line = |suite: &str| format!("deb [signed-by={KEYRING}] {uri} {suite} main\n");
     Ok(format!("{}{}", line(&release), line(&format!("{release}-backports"))))
-}
-
-fn run_well(command: Command, name: &str, deadline: Duration) -> Result<()> {
-    let bounds = Bounds { name, log: None, deadline, heartbeat: true, interruptible: true };
-    let ran = process::run(command, &bounds, &mut |_| {}).with_context(|| format!("run {name}"))?;
-    if !ran.ok() {
-        bail!("{name} failed:\n{}", ran.tail(3));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
